@@ -1,0 +1,52 @@
+//! Connections: TCP connections, and UDP flows of services that keep no entries.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{net::Address, server::Binding};
+
+/// One connection of one client to one service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct ConnectionKey {
+    /// The client's own address, unmasked.
+    pub client: Address,
+    /// The service's id.
+    pub service: u32,
+    /// The client's port, in host byte order.
+    pub client_port: u16,
+    /// The port of the service, in host byte order.
+    pub service_port: u16,
+}
+
+const _: () = assert!(size_of::<ConnectionKey>() == 24);
+
+/// An open or just closed connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Connection {
+    /// The server.
+    pub binding: Binding,
+    /// A [`crate::tcp::State`] number; 0 for a UDP flow.
+    pub state: u32,
+    /// 1 after it was silent for its idle limit: the next packet clears it, or the sweep ends the connection.
+    pub suspect: u32,
+    /// The last packet that was noted, nanoseconds of `CLOCK_MONOTONIC`. Packets of an established connection
+    /// are noted only when its slot is marked.
+    pub last_seen_ns: u64,
+    /// `created_ns` of the entry that counts this connection as open; 0 when none does.
+    pub entry_created_ns: u64,
+}
+
+const _: () = assert!(size_of::<Connection>() == 32);
+
+/// A connection whose client has not answered the server's SYN yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Handshake {
+    /// The server its SYN went to.
+    pub binding: Binding,
+    /// When the SYN came, nanoseconds of `CLOCK_MONOTONIC`.
+    pub started_ns: u64,
+}
+
+const _: () = assert!(size_of::<Handshake>() == 16);

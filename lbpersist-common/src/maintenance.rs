@@ -1,0 +1,52 @@
+//! What the daemon asks of the tables: requests to the `maintain` program, which the daemon runs by `BPF_PROG_TEST_RUN`.
+//!
+//! A system call can only replace a whole value, and so would undo what a packet did to it in the meantime. The
+//! program does it where the value lies: it looks the key up, compares the value with what the daemon had seen, and acts
+//! only when nothing has changed since.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{connection::ConnectionKey, persistence::EntryKey};
+
+/// One request. What it means is told by its [`Operation`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Request {
+    /// An [`Operation`] number.
+    pub operation: u32,
+    /// The count of open connections to set, for [`Operation::RepairEntry`]; set to 1 by the program when it acted.
+    pub argument: u32,
+    /// The entry: the subject, or the one that counts the connection.
+    pub entry: EntryKey,
+    /// The connection, for the operations on connections.
+    pub connection: ConnectionKey,
+    /// `created_ns` of the entry as the daemon saw it.
+    pub created_ns: u64,
+    /// `idle_since_ns` of the entry, or `last_seen_ns` of the connection, as the daemon saw it.
+    pub seen_ns: u64,
+    /// `open` of the entry as the daemon saw it.
+    pub open: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Request>() == 80);
+
+/// What a [`Request`] asks for.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Delete the entry if it is still unused and untouched.
+    ReclaimEntry = 1,
+    /// Set the entry's count of open connections if it is untouched.
+    RepairEntry = 2,
+    /// Have the connection's next packet noted, if none was noted since.
+    SuspectConnection = 3,
+    /// Close the connection for its entry, and delete it, if no packet was noted since.
+    EndConnection = 4,
+    /// Delete the connection if no packet was noted since.
+    DeleteConnection = 5,
+}
+
+/// Requests in one run: a frame of `BPF_PROG_TEST_RUN` must fit a page with its headroom.
+pub const BATCH: usize = 32;

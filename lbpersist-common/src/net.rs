@@ -1,0 +1,149 @@
+//! Addresses as the maps hold them.
+
+use bytemuck::{Pod, Zeroable};
+
+/// An IPv6 address, or an IPv4 address in its mapped form `::ffff:a.b.c.d`, in network byte order.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Address {
+    /// The sixteen bytes, most significant first.
+    pub bytes: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Address>() == 16);
+
+/// The first twelve bytes of every mapped IPv4 address, as the two words of [`Address::words`] see them.
+const MAPPED: Address = Address::from_ipv4([0, 0, 0, 0]);
+
+impl Address {
+    /// `::`
+    pub const UNSPECIFIED: Self = Self { bytes: [0; 16] };
+
+    /// The mapped form of an IPv4 address.
+    #[inline(always)]
+    pub const fn from_ipv4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
+    }
+
+    /// An IPv6 address.
+    #[inline(always)]
+    pub const fn from_ipv6(octets: [u8; 16]) -> Self {
+        Self { bytes: octets }
+    }
+
+    /// The two halves as they lie in memory, in the machine's byte order: for hashing and masking, not for arithmetic.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 2] {
+        bytemuck::cast(*self)
+    }
+
+    /// The inverse of [`words`](Self::words).
+    #[inline(always)]
+    pub fn from_words(words: [u64; 2]) -> Self {
+        bytemuck::cast(words)
+    }
+
+    /// Whether this is an IPv4 address in mapped form.
+    #[inline(always)]
+    pub fn is_ipv4(&self) -> bool {
+        let ([high, low], [_, mapped]) = (self.words(), MAPPED.words());
+        high == 0 && low & MAPPED_BITS == mapped & MAPPED_BITS
+    }
+
+    /// The last four bytes: the IPv4 address when [`is_ipv4`](Self::is_ipv4).
+    #[inline(always)]
+    pub const fn ipv4_octets(&self) -> [u8; 4] {
+        let b = &self.bytes;
+        [b[12], b[13], b[14], b[15]]
+    }
+
+    /// The address with the bits outside `mask` cleared.
+    #[inline(always)]
+    pub fn masked(&self, mask: &Self) -> Self {
+        let ([high, low], [mask_high, mask_low]) = (self.words(), mask.words());
+        Self::from_words([high & mask_high, low & mask_low])
+    }
+
+    /// A mask of `bits` leading ones, 0 to 128.
+    pub const fn prefix_mask(bits: u8) -> Self {
+        let mut bytes = [0; 16];
+        let mut index = 0;
+        while index < 16 {
+            let left = (bits as usize).saturating_sub(index * 8);
+            bytes[index] = if left >= 8 { 0xff } else { !(0xff_u8 >> left) };
+            index += 1;
+        }
+        Self { bytes }
+    }
+
+    /// A mask for mapped IPv4 addresses: `bits` ones, 0 to 32, below the prefix that says it is IPv4.
+    pub const fn ipv4_prefix_mask(bits: u8) -> Self {
+        Self::prefix_mask(96 + bits)
+    }
+
+    /// How many bits of this mask are set.
+    pub fn prefix_length(&self) -> u8 {
+        self.bytes.iter().map(|byte| byte.count_ones() as u8).sum()
+    }
+}
+
+/// The bytes of the low word that tell a mapped address: `00 00 ff ff` before the four octets.
+const MAPPED_BITS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+
+/// An Ethernet address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Mac {
+    /// The six bytes as they stand in a frame.
+    pub bytes: [u8; 6],
+}
+
+impl Mac {
+    /// No address.
+    pub const ZERO: Self = Self { bytes: [0; 6] };
+}
+
+/// IANA protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IANA protocol number of UDP.
+pub const UDP: u8 = 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_told_from_ipv6() {
+        assert!(Address::from_ipv4([10, 1, 2, 3]).is_ipv4());
+        assert!(Address::from_ipv4([0, 0, 0, 0]).is_ipv4());
+        assert!(!Address::UNSPECIFIED.is_ipv4());
+        let mut bytes = [0; 16];
+        bytes[..2].copy_from_slice(&[0x20, 0x01]);
+        bytes[10..12].copy_from_slice(&[0xff, 0xff]);
+        assert!(!Address::from_ipv6(bytes).is_ipv4());
+    }
+
+    #[test]
+    fn masks_keep_exactly_the_prefix() {
+        for bits in 0..=32_u8 {
+            let all = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            let client = 0xc633_64f5_u32;
+            let masked = Address::from_ipv4(client.to_be_bytes()).masked(&Address::ipv4_prefix_mask(bits));
+            assert!(masked.is_ipv4());
+            assert_eq!(u32::from_be_bytes(masked.ipv4_octets()), client & all, "/{bits}");
+        }
+        for bits in 0..=128_u8 {
+            let mask = Address::prefix_mask(bits);
+            let expected = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            assert_eq!(u128::from_be_bytes(mask.bytes), expected, "/{bits}");
+            assert_eq!(mask.prefix_length(), bits);
+        }
+    }
+
+    #[test]
+    fn words_round_trip() {
+        let address = Address::from_ipv4([192, 0, 2, 77]);
+        assert_eq!(Address::from_words(address.words()), address);
+    }
+}

@@ -1,0 +1,28 @@
+//! The one place where the map types are given to aya.
+#![expect(unsafe_code, reason = "aya reads and writes map values as bytes and asks for this promise")]
+
+use crate::{
+    connection::{Connection, ConnectionKey, Handshake},
+    counter::{ServerCounters, ServiceCounters},
+    layout::{Layout, Name, NameKey},
+    net::Address,
+    persistence::{Entry, EntryKey},
+    ring::Slot,
+    route::{Neighbour, NeighbourKey, Route},
+    server::Server,
+    service::{Pool, Reverse, Service, ServiceKey},
+};
+
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            // SAFETY: the type derives `bytemuck::Pod`: `repr(C)`, integers only, no padding, any bits are valid.
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+
+pod!(
+    Address, Connection, ConnectionKey, Entry, EntryKey, Handshake, Layout, Name, NameKey, Neighbour, NeighbourKey,
+    Pool, Reverse, Route, Server, ServerCounters, Service, ServiceCounters, ServiceKey, Slot,
+);

@@ -1,0 +1,106 @@
+//! What became of a packet. Every packet counts under exactly one reason, so the reasons add up to the packets seen.
+
+/// Numbers are places in the per-CPU array `verdicts`. Append only: a number never changes its meaning.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// A client's packet, sent to its server.
+    Forwarded = 0,
+    /// A server's packet, sent to its client.
+    Returned = 1,
+    /// Neither to a service nor from a server: passed to the stack.
+    NotOurs = 2,
+    /// Neither IPv4 nor IPv6: passed to the stack.
+    NotIp = 3,
+    /// From a server to this machine itself, such as the answer to a health check: passed to the stack.
+    ToThisMachine = 4,
+    /// A fragment to a service: passed to the stack.
+    Fragment = 5,
+    /// Headers cut short or in contradiction to each other: dropped.
+    Malformed = 6,
+    /// The pool has no server that may take the client: dropped.
+    NoServer = 7,
+    /// The client's server is down and its profile allows no other: refused.
+    ServerDown = 8,
+    /// The server's Ethernet address is not known yet: dropped.
+    NoNextHop = 9,
+    /// No route to the client, or its Ethernet address is not known: passed to the stack unchanged.
+    NoRoute = 10,
+    /// The packet has been through too many routers: dropped.
+    HopLimit = 11,
+    /// A protocol other than TCP and UDP to the address of a service: passed to the stack.
+    OtherProtocol = 12,
+}
+
+impl Reason {
+    /// All reasons, by number.
+    pub const ALL: [Self; 13] = [
+        Self::Forwarded,
+        Self::Returned,
+        Self::NotOurs,
+        Self::NotIp,
+        Self::ToThisMachine,
+        Self::Fragment,
+        Self::Malformed,
+        Self::NoServer,
+        Self::ServerDown,
+        Self::NoNextHop,
+        Self::NoRoute,
+        Self::HopLimit,
+        Self::OtherProtocol,
+    ];
+
+    /// How many reasons there can be before the map has to grow.
+    pub const CAPACITY: u32 = 64;
+
+    /// The name that the CLI and, later, the metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Returned => "returned",
+            Self::NotOurs => "not_ours",
+            Self::NotIp => "not_ip",
+            Self::ToThisMachine => "to_this_machine",
+            Self::Fragment => "fragment",
+            Self::Malformed => "malformed",
+            Self::NoServer => "no_server",
+            Self::ServerDown => "server_down",
+            Self::NoNextHop => "no_next_hop",
+            Self::NoRoute => "no_route",
+            Self::HopLimit => "hop_limit",
+            Self::OtherProtocol => "other_protocol",
+        }
+    }
+
+    /// The sentence that explains it.
+    pub const fn explanation(self) -> &'static str {
+        match self {
+            Self::Forwarded => "sent to the client's server",
+            Self::Returned => "sent from a server back to its client",
+            Self::NotOurs => "passed to the stack: neither to a service nor from a server",
+            Self::NotIp => "passed to the stack: neither IPv4 nor IPv6",
+            Self::ToThisMachine => "passed to the stack: from a server to this machine itself",
+            Self::Fragment => "passed to the stack: a fragment",
+            Self::Malformed => "dropped: headers cut short or contradictory",
+            Self::NoServer => "dropped: no server may take the client",
+            Self::ServerDown => "refused: the client's server is down and it may have no other",
+            Self::NoNextHop => "dropped: the server's Ethernet address is not known",
+            Self::NoRoute => "passed to the stack: no route or Ethernet address for the client",
+            Self::HopLimit => "dropped: time to live or hop limit used up",
+            Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places_in_the_list() {
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number);
+        }
+        assert!(Reason::ALL.len() <= Reason::CAPACITY as usize);
+    }
+}

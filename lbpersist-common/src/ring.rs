@@ -1,0 +1,63 @@
+//! A ring: which server a new client meets, and which slots must look into the tables first.
+//!
+//! A slot holds two server numbers, of which the pool's `side` says the current one. A new ring is written to the
+//! other side and published by one store to `side`, so no packet sees half of two, while the marks beside the
+//! numbers stay where they are and miss nothing.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Slots of a ring unless the configuration says otherwise; a prime, as Maglev needs.
+pub const DEFAULT_SLOTS: u32 = 65_537;
+
+/// One place in a ring.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Slot {
+    /// The server number on side 0 and on side 1; 0 is no server.
+    pub servers: [u16; 2],
+    /// Why packets of this slot must read the tables; 0 when ring and tables agree. See [`mark`].
+    pub marks: u32,
+}
+
+const _: () = assert!(size_of::<Slot>() == 8);
+
+/// The reasons a slot is marked for. Each has two bits: whoever sees the reason sets `FRESH`; a sweep turns fresh bits
+/// into `STALE` ones, looks at every entry and connection, sets `FRESH` again where the reason still holds, and then
+/// drops the stale bits. So a reason that appears while a sweep is under way is never wiped out by it.
+pub mod mark {
+    /// An entry or connection of this slot differs from the ring.
+    pub const EXCEPTION: u32 = 1;
+    /// A handshake of this slot is unfinished.
+    pub const HANDSHAKE: u32 = 2;
+    /// A connection of this slot has been silent for its idle limit.
+    pub const SUSPECT: u32 = 4;
+
+    /// How far the stale bit of a reason is above its fresh bit.
+    pub const STALE_SHIFT: u32 = 8;
+
+    /// Fresh and stale bit of a reason.
+    #[inline(always)]
+    pub const fn any(reason: u32) -> u32 {
+        reason | (reason << STALE_SHIFT)
+    }
+}
+
+/// The slot of a hash in a ring of `slots`: a multiplication instead of a division (Lemire, "A fast alternative to
+/// the modulo reduction").
+#[inline(always)]
+pub const fn slot_of(hash: u32, slots: u32) -> u32 {
+    ((hash as u64 * slots as u64) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_stay_inside_the_ring() {
+        for slots in [1, 2, 251, DEFAULT_SLOTS] {
+            assert_eq!(slot_of(0, slots), 0);
+            assert_eq!(slot_of(u32::MAX, slots), slots - 1);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Servers, as the program sees them.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::net::{Address, Mac};
+
+/// A server of a pool. Its number is its place in the `servers` map; number 0 is never used.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Server {
+    /// Where it listens.
+    pub address: Address,
+    /// Raised when the number is given to another server, so that nothing bound to the old one follows.
+    pub generation: u32,
+    /// The pool's number.
+    pub pool: u32,
+    /// Its share of new clients, relative to the pool's others.
+    pub weight: u32,
+    /// The interface its packets leave by; 0 while the next hop is not known.
+    pub interface: u32,
+    /// The next hop's Ethernet address.
+    pub next_hop: Mac,
+    /// The interface's own Ethernet address.
+    pub source: Mac,
+    /// In host byte order; 0 keeps the port the client asked for.
+    pub port: u16,
+    /// A [`state`] number.
+    pub state: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+const _: () = assert!(size_of::<Server>() == 48);
+
+/// What a server may be used for.
+pub mod state {
+    /// The number belongs to no server.
+    pub const ABSENT: u8 = 0;
+    /// Takes new clients.
+    pub const UP: u8 = 1;
+    /// Its monitors say it does not answer.
+    pub const DOWN: u8 = 2;
+}
+
+/// A client's server: number and generation, moved as one 64-bit word.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Binding {
+    /// The server's number.
+    pub server: u32,
+    /// The generation it had when the client was bound.
+    pub generation: u32,
+}
+
+const _: () = assert!(size_of::<Binding>() == 8);

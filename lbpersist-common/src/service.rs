@@ -1,0 +1,123 @@
+//! Virtual services and the pools behind them, as the program sees them.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::net::Address;
+
+/// What a client connects to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct ServiceKey {
+    /// The service's address.
+    pub address: Address,
+    /// The port, in host byte order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+const _: () = assert!(size_of::<ServiceKey>() == 24);
+
+/// A virtual service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Service {
+    /// Names the service in connection keys; never used again for another one.
+    pub id: u32,
+    /// The place of its counters.
+    pub index: u32,
+    /// The pool's number.
+    pub pool: u32,
+    /// What entries of its clients belong to: see [`scope`].
+    pub scope: u32,
+}
+
+const _: () = assert!(size_of::<Service>() == 16);
+
+/// How an entry's scope is told: the id of the service, or of the pool with the top bit set.
+pub mod scope {
+    const POOL: u32 = 1 << 31;
+
+    /// Entries of one service.
+    pub const fn service(id: u32) -> u32 {
+        id
+    }
+
+    /// Entries shared by all services of a pool.
+    pub const fn pool(id: u32) -> u32 {
+        id | POOL
+    }
+}
+
+/// Everything a packet needs to know of a pool.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Pool {
+    /// How many slots the ring has; 0 when there is none.
+    pub slots: u32,
+    /// Which side of the slots is current, 0 or 1.
+    pub side: u32,
+    /// See [`pool_flag`].
+    pub flags: u32,
+    /// What happens to an entry whose server is down: a [`server_down`] number.
+    pub server_down: u32,
+    /// How long an entry outlives its last connection, in nanoseconds.
+    pub timeout_ns: u64,
+    /// How long a UDP client may be silent before its flow counts as closed, in nanoseconds.
+    pub udp_idle_ns: u64,
+    /// Applied to IPv4 clients (mapped form) to make the key.
+    pub ipv4_mask: Address,
+    /// Applied to IPv6 clients to make the key.
+    pub ipv6_mask: Address,
+    /// Names the pool in entry scopes; never used again for another one.
+    pub id: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Pool>() == 72);
+
+/// Flags of a [`Pool`].
+pub mod pool_flag {
+    /// Clients are kept by address: entries are written and read.
+    pub const PERSISTENT: u32 = 1;
+}
+
+/// What happens to a client whose server is down.
+pub mod server_down {
+    /// Another server is chosen and the entry follows.
+    pub const IMMEDIATE: u32 = 0;
+    /// The entry stays and new connections are refused until it expires or the server is back.
+    pub const NEVER: u32 = 1;
+    /// The entry stays and packets are sent to the server all the same.
+    pub const CONTINUE: u32 = 2;
+}
+
+/// Where an answer comes from: a server's address and port, which under `nat` belong to one service only.
+pub type ReverseKey = ServiceKey;
+
+/// The service that answers of a server belong to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Reverse {
+    /// The service's address: the source of the rewritten packet.
+    pub address: Address,
+    /// The service's port, in host byte order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// The service.
+    pub service: u32,
+    /// The place of the service's counters.
+    pub service_index: u32,
+    /// The server's number.
+    pub server: u32,
+    /// The pool's number.
+    pub pool: u32,
+    /// What entries of the service's clients belong to.
+    pub scope: u32,
+}
+
+const _: () = assert!(size_of::<Reverse>() == 40);

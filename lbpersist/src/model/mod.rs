@@ -1,0 +1,205 @@
+//! What is configured, as plain values: virtual services, pools, servers, profiles, settings.
+//!
+//! No clock, no socket, no file. Everything here has been checked by `config`: names are unique and resolve, masks are in
+//! range, services do not overlap.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+
+use serde::Serialize;
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Interfaces to attach to, by name.
+    pub interfaces: Vec<String>,
+    /// Sizes of what lives in the kernel.
+    pub data_path: DataPathSettings,
+    /// How long things may be silent.
+    pub idle_limits: IdleLimits,
+    /// The virtual services, by name.
+    pub services: BTreeMap<String, VirtualService>,
+    /// The pools, by name.
+    pub pools: BTreeMap<String, Pool>,
+}
+
+/// Sizes of tables and rings. Changing one needs the maps to be made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataPathSettings {
+    /// Slots of every ring; a prime.
+    pub ring_size: u32,
+    /// Client keys that can be bound at a time.
+    pub entry_table: u32,
+    /// Connections that can be tracked at a time.
+    pub connection_table: u32,
+    /// Unfinished handshakes that can be tracked at a time.
+    pub handshake_table: u32,
+    /// Pause between two sweeps of the tables.
+    pub sweep_interval: Duration,
+}
+
+impl Default for DataPathSettings {
+    fn default() -> Self {
+        Self {
+            ring_size: lbpersist_common::ring::DEFAULT_SLOTS,
+            entry_table: 1 << 20,
+            connection_table: 1 << 20,
+            handshake_table: 1 << 16,
+            sweep_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// After how much silence a connection counts as closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdleLimits {
+    /// An established TCP connection.
+    pub tcp: Duration,
+    /// A TCP connection of which one side has sent its FIN.
+    pub tcp_closing: Duration,
+    /// A TCP handshake.
+    pub handshake: Duration,
+    /// A UDP client.
+    pub udp: Duration,
+}
+
+impl Default for IdleLimits {
+    fn default() -> Self {
+        Self {
+            tcp: Duration::from_secs(3600),
+            tcp_closing: Duration::from_secs(120),
+            handshake: Duration::from_secs(60),
+            udp: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An address, protocol and port that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualService {
+    /// Unique among services.
+    pub name: String,
+    /// The address clients use.
+    pub address: IpAddr,
+    /// The port clients use.
+    pub port: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Name of the pool.
+    pub pool: String,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The IANA protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => lbpersist_common::net::TCP,
+            Self::Udp => lbpersist_common::net::UDP,
+        }
+    }
+
+    /// The protocol of an IANA number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            lbpersist_common::net::TCP => Some(Self::Tcp),
+            lbpersist_common::net::UDP => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// The servers behind a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among pools.
+    pub name: String,
+    /// The persistence profile, resolved; `None` balances every connection afresh.
+    pub persistence: Option<PersistenceProfile>,
+    /// The monitors whose word decides whether a server is up; with none, every server is.
+    pub health_monitors: Vec<HealthMonitor>,
+    /// The servers, in the order of the file; no two have the same address and port.
+    pub servers: Vec<Server>,
+}
+
+/// A server of a pool. Pool name, address and port tell it from all others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens.
+    pub address: IpAddr,
+    /// The port it listens on; `None` keeps the port of the service.
+    pub port: Option<u16>,
+    /// Its share of new clients, relative to the others; 1 to 1000, or 0 for no new clients.
+    pub weight: u16,
+}
+
+/// How clients are kept on their servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PersistenceProfile {
+    /// Unique among profiles.
+    pub name: String,
+    /// How long an entry outlives its last connection; zero keeps none.
+    pub timeout: Duration,
+    /// Bits of an IPv4 client's address that make its key, 0 to 32.
+    pub ipv4_mask: u8,
+    /// Bits of an IPv6 client's address that make its key, 0 to 128.
+    pub ipv6_mask: u8,
+    /// Who shares an entry.
+    pub scope: Scope,
+    /// What happens to clients of a server that is down.
+    pub server_down: ServerDown,
+}
+
+/// Who shares an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Each virtual service keeps its own entries.
+    VirtualService,
+    /// A client meets the same server on every service of the pool.
+    Pool,
+}
+
+/// What happens to clients of a server that is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerDown {
+    /// Another server takes them and the entry follows.
+    Immediate,
+    /// They keep their entry and are refused.
+    Never,
+    /// They keep their entry and are sent to the server all the same.
+    Continue,
+}
+
+/// How a server is asked whether it lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthMonitor {
+    /// Unique among monitors.
+    pub name: String,
+    /// Pause between two checks of a server.
+    pub interval: Duration,
+    /// How long a check may take.
+    pub timeout: Duration,
+    /// Checks in a row that must pass before a server that was down is up.
+    pub rise: u32,
+    /// Checks in a row that must fail before a server that was up is down.
+    pub fall: u32,
+    /// The port to connect to instead of the server's own.
+    pub port: Option<u16>,
+}
