@@ -24,10 +24,8 @@ pub struct Request {
     pub created_ns: u64,
     /// `idle_since_ns` of the entry, or `last_seen_ns` of the connection, as the daemon saw it.
     pub seen_ns: u64,
-    /// `open` of the entry as the daemon saw it.
-    pub open: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`count_word`](crate::persistence::Entry::count_word) of the entry as the daemon saw it.
+    pub count_word: u64,
 }
 
 const _: () = assert!(size_of::<Request>() == 80);

@@ -91,6 +91,30 @@ impl Address {
 /// The bytes of the low word that tell a mapped address: `00 00 ff ff` before the four octets.
 const MAPPED_BITS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
 
+/// One end of a TCP connection or UDP flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Endpoint {
+    /// The address.
+    pub address: Address,
+    /// The port, in host byte order.
+    pub port: u16,
+    /// IANA protocol number.
+    pub protocol: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 24);
+
+impl Endpoint {
+    /// An end at `address` and `port`, which is in host byte order.
+    #[inline(always)]
+    pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
+        Self { address, port, protocol: protocol as u16, reserved: 0 }
+    }
+}
+
 /// An Ethernet address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -102,6 +126,21 @@ pub struct Mac {
 impl Mac {
     /// No address.
     pub const ZERO: Self = Self { bytes: [0; 6] };
+}
+
+/// The first twelve bytes of a frame.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct FrameAddresses {
+    /// Who is to receive it: the next hop.
+    pub destination: Mac,
+    /// Who sends it: the interface it leaves by.
+    pub source: Mac,
+}
+
+impl FrameAddresses {
+    /// No addresses.
+    pub const ZERO: Self = Self { destination: Mac::ZERO, source: Mac::ZERO };
 }
 
 /// IANA protocol number of TCP.

@@ -26,8 +26,8 @@ pub struct Entry {
     pub binding: Binding,
     /// TCP connections of this client that are open.
     pub open: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Raised whenever `open` changes. The sweep puts a count right only if none did since it counted.
+    pub changes: u32,
     /// When the last connection closed, or for UDP when the flow will count as closed; nanoseconds of
     /// `CLOCK_MONOTONIC`. The timer runs from here while `open` is 0.
     pub idle_since_ns: u64,
@@ -36,8 +36,28 @@ pub struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(core::mem::offset_of!(Entry, open) == 8, "`open` and `changes` are one aligned word");
+// The two constants below rely on it; a big-endian data path would need their halves exchanged.
+const _: () = assert!(cfg!(target_endian = "little"));
 
 impl Entry {
+    /// Added to the word of `open` and `changes` when a connection opens.
+    pub const OPENED: u64 = (1 << 32) + 1;
+    /// Added to the word of `open` and `changes` when a connection closes; `open` must not be 0.
+    pub const CLOSED: u64 = 0xffff_ffff;
+
+    /// `open` and `changes` as one word.
+    #[inline(always)]
+    pub const fn count_word(&self) -> u64 {
+        self.open as u64 | (self.changes as u64) << 32
+    }
+
+    /// The word of `open` connections after this one.
+    #[inline(always)]
+    pub const fn next_count_word(word: u64, open: u32) -> u64 {
+        open as u64 | ((word >> 32) as u32).wrapping_add(1) as u64 * (1 << 32)
+    }
+
     /// Whether the entry still binds its client at `now_ns`.
     #[inline(always)]
     pub const fn is_live(&self, now_ns: u64, timeout_ns: u64) -> bool {
@@ -54,6 +74,18 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn opening_and_closing_count_and_leave_a_trace() {
+        let mut word = Entry { open: 2, changes: 7, ..Entry::zeroed() }.count_word();
+        word = word.wrapping_add(Entry::OPENED);
+        assert_eq!((word as u32, word >> 32), (3, 8));
+        word = word.wrapping_add(Entry::CLOSED);
+        assert_eq!((word as u32, word >> 32), (2, 9));
+        let last = Entry { open: 1, changes: u32::MAX, ..Entry::zeroed() }.count_word();
+        assert_eq!(last.wrapping_add(Entry::CLOSED), 0, "`changes` wraps around, `open` does not");
+        assert_eq!(Entry::next_count_word(word, 5), 5 | 10 << 32);
+    }
 
     #[test]
     fn the_timer_runs_only_while_nothing_is_open() {

@@ -5,12 +5,12 @@ use crate::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{ServerCounters, ServiceCounters},
     layout::{Layout, Name, NameKey},
-    net::Address,
+    net::{Address, Endpoint},
     persistence::{Entry, EntryKey},
     ring::Slot,
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
-    service::{Pool, Reverse, Service, ServiceKey},
+    service::{Pool, Reverse, Service},
 };
 
 macro_rules! pod {
@@ -23,6 +23,6 @@ macro_rules! pod {
 }
 
 pod!(
-    Address, Connection, ConnectionKey, Entry, EntryKey, Handshake, Layout, Name, NameKey, Neighbour, NeighbourKey,
-    Pool, Reverse, Route, Server, ServerCounters, Service, ServiceCounters, ServiceKey, Slot,
+    Address, Connection, ConnectionKey, Endpoint, Entry, EntryKey, Handshake, Layout, Name, NameKey, Neighbour, NeighbourKey,
+    Pool, Reverse, Route, Server, ServerCounters, Service, ServiceCounters, Slot,
 );

@@ -9,8 +9,8 @@ use bytemuck::{Pod, Zeroable};
 /// Slots of a ring unless the configuration says otherwise; a prime, as Maglev needs.
 pub const DEFAULT_SLOTS: u32 = 65_537;
 
-/// One place in a ring.
-#[repr(C)]
+/// One place in a ring. Marks are changed by atomic operations on the whole, which BPF has for 64 bits.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Slot {
     /// The server number on side 0 and on side 1; 0 is no server.
@@ -20,6 +20,14 @@ pub struct Slot {
 }
 
 const _: () = assert!(size_of::<Slot>() == 8);
+
+impl Slot {
+    /// A slot of `marks` alone as one word, for atomic "or" and "and not".
+    #[inline(always)]
+    pub fn word_of_marks(marks: u32) -> u64 {
+        bytemuck::cast(Self { servers: [0; 2], marks })
+    }
+}
 
 /// The reasons a slot is marked for. Each has two bits: whoever sees the reason sets `FRESH`; a sweep turns fresh bits
 /// into `STALE` ones, looks at every entry and connection, sets `FRESH` again where the reason still holds, and then

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::{Address, Mac};
+use crate::net::{Address, FrameAddresses};
 
 /// Where packets for a prefix go.
 #[repr(C)]
@@ -12,10 +12,8 @@ pub struct Route {
     pub kind: u32,
     /// The interface to leave by.
     pub interface: u32,
-    /// The gateway's Ethernet address, for [`kind::GATEWAY`].
-    pub next_hop: Mac,
-    /// The interface's own Ethernet address.
-    pub source: Mac,
+    /// From that interface to the gateway, for [`kind::GATEWAY`].
+    pub frame: FrameAddresses,
 }
 
 const _: () = assert!(size_of::<Route>() == 20);
@@ -46,14 +44,12 @@ pub struct NeighbourKey {
 
 const _: () = assert!(size_of::<NeighbourKey>() == 24);
 
-/// A neighbour's Ethernet address.
+/// How frames reach a neighbour.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Neighbour {
-    /// The address to send to.
-    pub mac: Mac,
-    /// Zero.
-    pub reserved: u16,
+    /// From the interface to the neighbour.
+    pub frame: FrameAddresses,
 }
 
-const _: () = assert!(size_of::<Neighbour>() == 8);
+const _: () = assert!(size_of::<Neighbour>() == 12);

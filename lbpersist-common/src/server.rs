@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::{Address, Mac};
+use crate::net::{Address, FrameAddresses};
 
 /// A server of a pool. Its number is its place in the `servers` map; number 0 is never used.
 #[repr(C)]
@@ -18,10 +18,8 @@ pub struct Server {
     pub weight: u32,
     /// The interface its packets leave by; 0 while the next hop is not known.
     pub interface: u32,
-    /// The next hop's Ethernet address.
-    pub next_hop: Mac,
-    /// The interface's own Ethernet address.
-    pub source: Mac,
+    /// From that interface to the next hop.
+    pub frame: FrameAddresses,
     /// In host byte order; 0 keeps the port the client asked for.
     pub port: u16,
     /// A [`state`] number.

@@ -2,23 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::Address;
+use crate::net::{Address, Endpoint};
 
 /// What a client connects to.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
-pub struct ServiceKey {
-    /// The service's address.
-    pub address: Address,
-    /// The port, in host byte order.
-    pub port: u16,
-    /// IANA protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub reserved: [u8; 5],
-}
-
-const _: () = assert!(size_of::<ServiceKey>() == 24);
+pub type ServiceKey = Endpoint;
 
 /// A virtual service.
 #[repr(C)]
@@ -96,7 +83,7 @@ pub mod server_down {
 }
 
 /// Where an answer comes from: a server's address and port, which under `nat` belong to one service only.
-pub type ReverseKey = ServiceKey;
+pub type ReverseKey = Endpoint;
 
 /// The service that answers of a server belong to.
 #[repr(C)]

@@ -1,2 +1,52 @@
+//! The XDP programs of lbpersist: entry points only.
+//!
+//! `lbpersist` is attached to interfaces and carries packets between clients and servers. `maintain` is never attached:
+//! the daemon runs it to change tables in place.
 #![no_std]
 #![no_main]
+// Inline assembly for BPF; what builds this crate is a nightly compiler or one that acts as such.
+#![feature(asm_experimental_arch)]
+
+mod atomic;
+mod checksum;
+mod choice;
+mod clock;
+mod connection;
+mod count;
+mod cursor;
+mod forward;
+mod load;
+mod maintain;
+mod maps;
+mod parse;
+mod persistence;
+mod rewrite;
+mod select;
+mod udp;
+mod verdict;
+
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+
+/// Carries packets between clients and servers; whatever is not ours goes to the stack.
+#[xdp]
+pub(crate) fn lbpersist(context: XdpContext) -> u32 {
+    forward::packet(&context).action()
+}
+
+/// Answers the daemon's [`lbpersist_common::maintenance::Request`]s.
+#[xdp]
+pub(crate) fn maintain(context: XdpContext) -> u32 {
+    maintain::requests(&context).action()
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Unreachable in a program that the verifier accepts: it proves that every path ends.
+    loop {}
+}
+
+#[expect(unsafe_code, reason = "the kernel reads the licence from a section of this name")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+// SAFETY: nothing else is called so, and the kernel only reads the zero-terminated text.
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,186 @@
+//! TCP connections: written when they open and close, read when a slot is marked.
+#![expect(unsafe_code, reason = "map values are changed where they lie, through pointers")]
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use lbpersist_common::{
+    connection::{Connection, ConnectionKey, Handshake},
+    counter::Event,
+    persistence::EntryKey,
+    reason::Reason,
+    ring::mark,
+    server::Binding,
+    tcp::{Side, State, flag},
+};
+
+use crate::{
+    clock, count,
+    maps::{CONNECTIONS, HANDSHAKES},
+    persistence,
+    select::{Bound, Visit},
+};
+
+/// How old the noted time of a packet may get before it is written again: it spares a write per packet.
+const NOTE_EVERY_NS: u64 = 100_000_000;
+
+/// The number of the server that gets a client's segment, and whatever the segment changes in the tables.
+#[inline(always)]
+pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
+    let now = clock::now_ns();
+    if flags & (flag::SYN | flag::ACK) == flag::SYN {
+        return open(visit, now);
+    }
+    if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
+        let binding = note(place, &visit.entry, Side::Client, flags, now);
+        if let Some(decision) = follow(visit, binding) {
+            return decision;
+        }
+    } else if let Some(handshake) = handshake(&visit.connection) {
+        if flags & flag::RST != 0 {
+            let _ = HANDSHAKES.remove(&visit.connection);
+        } else if flags & flag::ACK != 0 {
+            finish(visit, handshake.binding, flags, now);
+        }
+        if let Some(decision) = follow(visit, handshake.binding) {
+            return decision;
+        }
+    }
+    // Not a connection we know, or its server is gone: the client's entry says where to, and then the ring.
+    if visit.is_persistent()
+        && let Some(binding) = persistence::live(visit, now)
+        && let Some(decision) = follow(visit, binding)
+    {
+        return decision;
+    }
+    visit.slot.pick()
+}
+
+/// Notes a server's segment that may close its connection.
+#[inline(always)]
+pub(crate) fn note_answer(key: &ConnectionKey, entry: &EntryKey, flags: u8) {
+    if let Some(place) = CONNECTIONS.get_ptr_mut(key) {
+        let _ = note(place, entry, Side::Server, flags, clock::now_ns());
+    } else if flags & flag::RST != 0 {
+        let _ = HANDSHAKES.remove(key);
+    }
+}
+
+/// A client's SYN: its entry, or else the ring, says where to. Nothing is promised to it before it answers the server.
+#[inline(always)]
+fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
+    if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
+        // SAFETY: copied out of a value that a lookup in this run returned.
+        let known = unsafe { place.read() };
+        if State::from_number(known.state) == State::Closed {
+            let _ = CONNECTIONS.remove(&visit.connection);
+        } else if let Bound::Usable = visit.judge(known.binding) {
+            // Its server knows best what a SYN on an open connection means (RFC 5961, section 4).
+            return Ok(known.binding.server);
+        }
+    }
+    if let Some(handshake) = handshake(&visit.connection)
+        && let Bound::Usable = visit.judge(handshake.binding)
+    {
+        visit.slot.set_mark(mark::HANDSHAKE);
+        return Ok(handshake.binding.server);
+    }
+    let (binding, kept) = choose(visit, now)?;
+    let handshake = Handshake { binding, started_ns: now };
+    if HANDSHAKES.insert(&visit.connection, &handshake, 0).is_err() {
+        count::event(Event::TableRefused);
+    }
+    visit.slot.set_mark(mark::HANDSHAKE);
+    count::event(Event::HandshakeStarted);
+    count_connection(visit, binding, kept);
+    Ok(binding.server)
+}
+
+/// The server for a new connection, and whether the client was bound to it before.
+#[inline(always)]
+fn choose(visit: &Visit<'_>, now: u64) -> Result<(Binding, bool), Reason> {
+    if visit.is_persistent()
+        && let Some(binding) = persistence::live(visit, now)
+    {
+        match visit.judge(binding) {
+            Bound::Usable => return Ok((binding, true)),
+            Bound::Refused => return Err(Reason::ServerDown),
+            Bound::Gone => {}
+        }
+    }
+    Ok((visit.ring_binding()?, false))
+}
+
+/// The client has answered: from here on it has a connection and an entry.
+#[inline(always)]
+fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
+    let entry_created_ns =
+        if visit.is_persistent() { persistence::open(visit, binding, now) } else { 0 };
+    let connection = Connection {
+        binding,
+        state: State::Established.after(Side::Client, flags) as u32,
+        suspect: 0,
+        last_seen_ns: now,
+        entry_created_ns,
+    };
+    // The map refuses a key that is there: of two CPUs that see the same client's answer, one opens the connection.
+    if CONNECTIONS.insert(&visit.connection, &connection, BPF_NOEXIST.into()).is_ok() {
+        count::event(Event::ConnectionOpened);
+    } else {
+        count::event(Event::TableRefused);
+        persistence::close(&visit.entry, entry_created_ns, now);
+    }
+    let _ = HANDSHAKES.remove(&visit.connection);
+}
+
+/// Notes a segment of a known connection and returns its server.
+#[inline(always)]
+fn note(
+    place: *mut Connection,
+    entry: &EntryKey,
+    side: Side,
+    flags: u8,
+    now: u64,
+) -> Binding {
+    // SAFETY: `place` came from a lookup in this run. An LRU value may be given to another key meanwhile; then these
+    // writes make that connection look fresher or closed to the sweep, which the next packet or sweep puts right.
+    let connection = unsafe { &mut *place };
+    let binding = connection.binding;
+    let before = State::from_number(connection.state);
+    let after = before.after(side, flags);
+    if after as u32 != connection.state {
+        connection.state = after as u32;
+        connection.last_seen_ns = now;
+        if let State::Closed = after {
+            count::event(Event::ConnectionClosed);
+            persistence::close(entry, connection.entry_created_ns, now);
+        }
+    } else if now - connection.last_seen_ns.min(now) > NOTE_EVERY_NS || connection.suspect != 0 {
+        connection.last_seen_ns = now;
+        connection.suspect = 0;
+    }
+    binding
+}
+
+/// Where a bound client's packet goes; `None` when it must be chosen anew.
+#[inline(always)]
+fn follow(visit: &Visit<'_>, binding: Binding) -> Option<Result<u32, Reason>> {
+    match visit.judge(binding) {
+        // Under `never` an open connection may still try: its server may be back before the client gives up.
+        Bound::Usable | Bound::Refused => Some(Ok(binding.server)),
+        Bound::Gone => None,
+    }
+}
+
+#[inline(always)]
+fn handshake(key: &ConnectionKey) -> Option<Handshake> {
+    // SAFETY: copied out at once.
+    unsafe { HANDSHAKES.get(key) }.copied()
+}
+
+#[inline(always)]
+fn count_connection(visit: &Visit<'_>, binding: Binding, kept: bool) {
+    count::service(visit.service.index, |counters| {
+        counters.connections += 1;
+        counters.kept += u64::from(kept);
+    });
+    count::server(binding.server, |counters| counters.connections += 1);
+}

@@ -1,0 +1,128 @@
+//! The way of a packet through the program: to a server, or back to a client.
+#![expect(unsafe_code, reason = "redirecting is a helper of the kernel")]
+
+use aya_ebpf::{
+    bindings::xdp_action, btf_maps::lpm_trie::Key, helpers::generated::bpf_redirect,
+    programs::XdpContext,
+};
+use lbpersist_common::{
+    net::{Address, FrameAddresses},
+    reason::Reason,
+    route::{NeighbourKey, Route, kind},
+    service::{Reverse, Service},
+};
+
+use crate::{
+    count,
+    maps::{NEIGHBOURS, ROUTES, SERVERS},
+    parse::{Flow, Packet},
+    rewrite, select,
+    verdict::Verdict,
+};
+
+/// Where a frame goes next.
+struct Hop<'map> {
+    interface: u32,
+    frame: &'map FrameAddresses,
+}
+
+/// Decides on a packet, counts it under exactly one reason, and carries it if it is ours.
+#[inline(always)]
+pub(crate) fn packet(context: &XdpContext) -> Verdict {
+    let (verdict, reason) = match carry(context) {
+        Ok((verdict, reason)) => (verdict, reason),
+        Err(reason) => (Verdict::of(reason), reason),
+    };
+    count::verdict(reason);
+    verdict
+}
+
+#[inline(always)]
+fn carry(context: &XdpContext) -> Result<(Verdict, Reason), Reason> {
+    let mut packet = Packet::parse(context)?;
+    let flow = packet.flow();
+    if let Some(service) = select::service(&flow) {
+        return to_server(context, &mut packet, &flow, service).map(|to| (to, Reason::Forwarded));
+    }
+    if let Some(reverse) = select::reverse(&flow) {
+        return to_client(context, &mut packet, &flow, reverse).map(|to| (to, Reason::Returned));
+    }
+    Err(Reason::NotOurs)
+}
+
+#[inline(always)]
+fn to_server(
+    context: &XdpContext,
+    packet: &mut Packet<'_>,
+    flow: &Flow,
+    service: &Service,
+) -> Result<Verdict, Reason> {
+    let number = select::server(flow, service)?;
+    let server = SERVERS.get(number).ok_or(Reason::NoServer)?;
+    if server.interface == 0 {
+        return Err(Reason::NoNextHop);
+    }
+    rewrite::hop(packet)?;
+    let port = if server.port == 0 { flow.to.port } else { server.port };
+    rewrite::destination(packet, flow, &server.address, port);
+    let length = packet.length;
+    count::service(service.index, |counters| {
+        counters.packets += 1;
+        counters.bytes += length;
+    });
+    count::server(number, |counters| {
+        counters.packets += 1;
+        counters.bytes += length;
+    });
+    Ok(send(context, packet, &Hop { interface: server.interface, frame: &server.frame }))
+}
+
+#[inline(always)]
+fn to_client(
+    context: &XdpContext,
+    packet: &mut Packet<'_>,
+    flow: &Flow,
+    reverse: &Reverse,
+) -> Result<Verdict, Reason> {
+    let hop = hop_to(&flow.to.address)?;
+    rewrite::hop(packet)?;
+    select::note_answer(flow, reverse);
+    rewrite::source(packet, flow, &reverse.address, reverse.port);
+    let length = packet.length;
+    count::service(reverse.service_index, |counters| {
+        counters.answer_packets += 1;
+        counters.answer_bytes += length;
+    });
+    Ok(send(context, packet, &hop))
+}
+
+/// The next hop on the way to a client.
+#[inline(always)]
+fn hop_to(client: &Address) -> Result<Hop<'static>, Reason> {
+    let route = ROUTES.get(&Key::new(128, *client)).ok_or(Reason::NoRoute)?;
+    match route.kind {
+        kind::LOCAL => Err(Reason::ToThisMachine),
+        kind::GATEWAY => Ok(Hop { interface: route.interface, frame: &route.frame }),
+        kind::ON_LINK => neighbour(client, route),
+        _ => Err(Reason::NoRoute),
+    }
+}
+
+#[inline(always)]
+fn neighbour(client: &Address, route: &Route) -> Result<Hop<'static>, Reason> {
+    let key = NeighbourKey { address: *client, interface: route.interface, reserved: 0 };
+    // SAFETY: a neighbour that changes while this run reads it costs one packet a wrong address.
+    let neighbour = unsafe { NEIGHBOURS.get(&key) }.ok_or(Reason::NoRoute)?;
+    Ok(Hop { interface: route.interface, frame: &neighbour.frame })
+}
+
+#[inline(always)]
+fn send(context: &XdpContext, packet: &mut Packet<'_>, hop: &Hop<'_>) -> Verdict {
+    rewrite::frame(packet, hop.frame);
+    if context.ingress_ifindex() == hop.interface as usize {
+        return Verdict::Transmit;
+    }
+    // SAFETY: the helper takes two numbers and notes where the frame is to go.
+    let action = unsafe { bpf_redirect(hop.interface, 0) };
+    if action == xdp_action::XDP_REDIRECT.into() { Verdict::Redirect } else { Verdict::Drop }
+}

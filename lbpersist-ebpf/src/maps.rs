@@ -1,0 +1,90 @@
+//! Every map: what its keys and values are, who writes it, who reads it.
+//!
+//! `packet` is the program `lbpersist`; `daemon` writes by system call, by `maintain`, or through shared memory (rings).
+//! Sizes of the tables are those of the configuration; the numbers here are placeholders that the loader replaces.
+
+use aya_ebpf::{
+    bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lbpersist_common::{
+    connection::{Connection, ConnectionKey, Handshake},
+    counter::{Event, ServerCounters, ServiceCounters},
+    layout::{Layout, Name, NameKey},
+    net::Address,
+    persistence::{Entry, EntryKey},
+    reason::Reason,
+    ring::{DEFAULT_SLOTS, Slot},
+    route::{Neighbour, NeighbourKey, Route},
+    server::Server,
+    service::{Pool, Reverse, ReverseKey, Service, ServiceKey},
+};
+
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const SHARED_INNER: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
+
+/// One record: the version of all this. Written by the daemon at start; read by whoever opens the maps.
+#[btf_map(name = "layout")]
+pub(crate) static LAYOUT: Array<Layout, 1> = Array::new();
+
+/// Names of services and pools. Written by the daemon; read by the daemon that follows it and by the CLI.
+#[btf_map(name = "names")]
+pub(crate) static NAMES: HashMap<NameKey, Name, 32_768, ON_DEMAND> = HashMap::new();
+
+/// Virtual services by address, port and protocol. Written by the daemon; read per packet.
+#[btf_map(name = "services")]
+pub(crate) static SERVICES: HashMap<ServiceKey, Service, 16_384, ON_DEMAND> = HashMap::new();
+
+/// Services by the address and port their answers come from. Written by the daemon; read per packet of a server.
+#[btf_map(name = "reverse")]
+pub(crate) static REVERSE: HashMap<ReverseKey, Reverse, 131_072, ON_DEMAND> = HashMap::new();
+
+/// Pools by number. Written by the daemon; read per packet.
+#[btf_map(name = "pools")]
+pub(crate) static POOLS: Array<Pool, 4_096> = Array::new();
+
+/// Servers by number. Written by the daemon; read per packet.
+#[btf_map(name = "servers")]
+pub(crate) static SERVERS: Array<Server, 65_536> = Array::new();
+
+/// Rings by pool number. Server numbers are written by the daemon, marks by both; read per packet.
+#[btf_map(name = "rings")]
+pub(crate) static RINGS: ArrayOfMaps<Array<Slot, { DEFAULT_SLOTS as usize }, SHARED_INNER>, 4_096> =
+    ArrayOfMaps::new();
+
+/// Client keys and their servers. Written by packets that open or close a connection, and by `maintain`.
+#[btf_map(name = "entries")]
+pub(crate) static ENTRIES: LruHashMap<EntryKey, Entry, 65_536> = LruHashMap::new();
+
+/// Open and just closed connections. Written as the entries are.
+#[btf_map(name = "connections")]
+pub(crate) static CONNECTIONS: LruHashMap<ConnectionKey, Connection, 65_536> = LruHashMap::new();
+
+/// Handshakes that wait for the client. Written by SYNs and what follows them; old ones are deleted by the daemon.
+#[btf_map(name = "handshakes")]
+pub(crate) static HANDSHAKES: LruHashMap<ConnectionKey, Handshake, 4_096> = LruHashMap::new();
+
+/// The way to clients: prefix to next hop. Written by the daemon from netlink; read per packet of a server.
+#[btf_map(name = "routes")]
+pub(crate) static ROUTES: LpmTrie<Address, Route, 65_536> = LpmTrie::new();
+
+/// Ethernet addresses of neighbours. Written by the daemon from netlink; read per packet to a client on a link of ours.
+#[btf_map(name = "neighbours")]
+pub(crate) static NEIGHBOURS: HashMap<NeighbourKey, Neighbour, 65_536, ON_DEMAND> = HashMap::new();
+
+/// Packets by [`Reason`]. Written per packet; read by the CLI.
+#[btf_map(name = "verdicts")]
+pub(crate) static VERDICTS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = PerCpuArray::new();
+
+/// What happened to the tables, by [`Event`]. Written by packets and `maintain`; read by the CLI.
+#[btf_map(name = "events")]
+pub(crate) static EVENTS: PerCpuArray<u64, { Event::CAPACITY as usize }> = PerCpuArray::new();
+
+/// Counters of services by their index. Written per packet; read by the CLI.
+#[btf_map(name = "service_stats")]
+pub(crate) static SERVICE_STATS: PerCpuArray<ServiceCounters, 16_384> = PerCpuArray::new();
+
+/// Counters of servers by number. Written per packet; read by the CLI.
+#[btf_map(name = "server_stats")]
+pub(crate) static SERVER_STATS: PerCpuArray<ServerCounters, 65_536> = PerCpuArray::new();

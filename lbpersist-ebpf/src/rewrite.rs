@@ -1,0 +1,112 @@
+//! Network address translation in place: addresses, ports, checksums, time to live.
+
+use lbpersist_common::{
+    net::{Address, FrameAddresses},
+    reason::Reason,
+};
+
+use crate::{
+    checksum::Change,
+    load,
+    parse::{Flow, Network, Packet, Transport},
+};
+
+/// Sends the packet to `address` and `port` instead of where `flow` says.
+#[inline(always)]
+pub(crate) fn destination(packet: &mut Packet<'_>, flow: &Flow, address: &Address, port: u16) {
+    let change = match &mut packet.network {
+        Network::V4(header) => {
+            let change = ipv4_address(&mut header.dst_addr, address);
+            header.check = change.apply(header.check);
+            change
+        }
+        Network::V6(header) => {
+            load::set_address(&mut header.dst_addr, address);
+            Change::NONE.and_u128(flow.to.address.words(), address.words())
+        }
+    };
+    transport(packet, change, flow.to.port, port, Port::Destination);
+}
+
+/// Makes the packet come from `address` and `port` instead of where `flow` says.
+#[inline(always)]
+pub(crate) fn source(packet: &mut Packet<'_>, flow: &Flow, address: &Address, port: u16) {
+    let change = match &mut packet.network {
+        Network::V4(header) => {
+            let change = ipv4_address(&mut header.src_addr, address);
+            header.check = change.apply(header.check);
+            change
+        }
+        Network::V6(header) => {
+            load::set_address(&mut header.src_addr, address);
+            Change::NONE.and_u128(flow.from.address.words(), address.words())
+        }
+    };
+    transport(packet, change, flow.from.port, port, Port::Source);
+}
+
+#[inline(always)]
+fn ipv4_address(field: &mut [u8; 4], address: &Address) -> Change {
+    let (was, is) = (load::u32(field), u32::from_ne_bytes(address.ipv4_octets()));
+    load::set_u32(field, is);
+    Change::NONE.and_u32(was, is)
+}
+
+/// Takes one from the time to live or hop limit; a packet that has only one left goes no further.
+#[inline(always)]
+pub(crate) fn hop(packet: &mut Packet<'_>) -> Result<(), Reason> {
+    match &mut packet.network {
+        Network::V4(header) => {
+            if header.ttl <= 1 {
+                return Err(Reason::HopLimit);
+            }
+            let was = [header.ttl, header.proto];
+            header.ttl -= 1;
+            header.check = Change::NONE.and_u16(was, [header.ttl, header.proto]).apply(header.check);
+        }
+        Network::V6(header) => {
+            if header.hop_limit <= 1 {
+                return Err(Reason::HopLimit);
+            }
+            header.hop_limit -= 1;
+        }
+    }
+    Ok(())
+}
+
+/// Addresses the frame to the next hop.
+#[inline(always)]
+pub(crate) fn frame(packet: &mut Packet<'_>, addresses: &FrameAddresses) {
+    load::set_frame_addresses(packet.ethernet, addresses);
+}
+
+enum Port {
+    Source,
+    Destination,
+}
+
+#[inline(always)]
+fn transport(packet: &mut Packet<'_>, change: Change, was: u16, is: u16, which: Port) {
+    let port = is.to_be_bytes();
+    let change = change.and_u16(was.to_be_bytes(), port);
+    match &mut packet.transport {
+        Transport::Tcp(header) => {
+            match which {
+                Port::Source => header.source = port,
+                Port::Destination => header.destination = port,
+            }
+            header.checksum = change.apply(header.checksum);
+        }
+        Transport::Udp(header) => {
+            match which {
+                Port::Source => header.src = port,
+                Port::Destination => header.dst = port,
+            }
+            // A UDP checksum of zero means there is none (RFC 768), so a computed zero is sent as all ones.
+            if header.check != [0, 0] {
+                let checksum = change.apply(header.check);
+                header.check = if checksum == [0, 0] { [0xff, 0xff] } else { checksum };
+            }
+        }
+    }
+}

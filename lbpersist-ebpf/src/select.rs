@@ -1,0 +1,207 @@
+//! Which service a packet is for, and which server gets it.
+//!
+//! The ring answers for every packet of a slot that has no mark and neither opens nor closes a connection: such a packet reads
+//! no table. All others go through `connection` (TCP) or `udp`.
+#![expect(unsafe_code, reason = "map values are reached through pointers")]
+
+use lbpersist_common::{
+    connection::ConnectionKey,
+    hash,
+    net::{self, Address},
+    persistence::EntryKey,
+    reason::Reason,
+    ring::{Slot, slot_of},
+    server::{Binding, state},
+    service::{Pool, Reverse, Service, pool_flag, server_down},
+    tcp::flag,
+};
+
+use crate::{
+    atomic,
+    choice::Choice,
+    connection,
+    maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
+    parse::Flow,
+    udp,
+};
+
+/// A client at the door of a service: what choosing its server needs.
+pub(crate) struct Visit<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) pool: &'a Pool,
+    pub(crate) slot: SlotPlace,
+    pub(crate) entry: EntryKey,
+    pub(crate) connection: ConnectionKey,
+}
+
+/// The slot of a client, where it lies in the ring.
+#[derive(Clone, Copy)]
+pub(crate) struct SlotPlace {
+    place: *mut Slot,
+    side: u32,
+}
+
+/// Whether a server that a client is bound to may have its packets.
+pub(crate) enum Bound {
+    /// It may.
+    Usable,
+    /// It is down, and the client may have no other.
+    Refused,
+    /// It is gone, or down and to be replaced.
+    Gone,
+}
+
+/// The service the packet is addressed to.
+#[inline(always)]
+pub(crate) fn service(flow: &Flow) -> Option<&'static Service> {
+    // SAFETY: the daemon replaces values of this map as a whole and never gives the memory of one to another key before
+    // programs that look at it have ended.
+    unsafe { SERVICES.get(&flow.to) }
+}
+
+/// The service whose server sent the packet.
+#[inline(always)]
+pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
+    // SAFETY: as in `service`.
+    unsafe { REVERSE.get(&flow.from) }
+}
+
+/// The number of the server that gets the packet.
+#[inline(always)]
+pub(crate) fn server(flow: &Flow, service: &Service) -> Result<u32, Reason> {
+    let pool = POOLS.get(service.pool).ok_or(Reason::NoServer)?;
+    let slot = slot(flow, service.pool, pool).ok_or(Reason::NoServer)?;
+    let established = flow.to.protocol == u16::from(net::TCP) && flow.flags & flag::CONTROL == 0;
+    if established && slot.marks() == 0 {
+        return slot.pick();
+    }
+    from_tables(flow, service, pool, slot.place, slot.side).result()
+}
+
+/// The choice for a packet that has to read the tables.
+#[inline(never)]
+fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, side: u32) -> Choice {
+    let visit = Visit {
+        service,
+        pool,
+        slot: SlotPlace { place, side },
+        entry: entry_key(&flow.from.address, service.scope, pool),
+        connection: ConnectionKey {
+            client: flow.from.address,
+            service: service.id,
+            client_port: flow.from.port,
+            service_port: flow.to.port,
+        },
+    };
+    if flow.to.protocol == u16::from(net::TCP) {
+        connection::server(&visit, flow.flags).into()
+    } else {
+        udp::server(&visit).into()
+    }
+}
+
+/// Tells the tables of a server's segment that may close its connection.
+#[inline(always)]
+pub(crate) fn note_answer(flow: &Flow, reverse: &Reverse) {
+    if flow.flags & (flag::FIN | flag::RST) != 0 {
+        let _ = answer_to_tables(flow, reverse);
+    }
+}
+
+/// Notes a closing segment; returns a number because the verifier wants a subprogram to return one.
+#[inline(never)]
+fn answer_to_tables(flow: &Flow, reverse: &Reverse) -> u32 {
+    let Some(pool) = POOLS.get(reverse.pool) else { return 0 };
+    let connection = ConnectionKey {
+        client: flow.to.address,
+        service: reverse.service,
+        client_port: flow.to.port,
+        service_port: reverse.port,
+    };
+    let entry = entry_key(&flow.to.address, reverse.scope, pool);
+    connection::note_answer(&connection, &entry, flow.flags);
+    1
+}
+
+/// The key of a client's entry.
+#[inline(always)]
+fn entry_key(client: &Address, scope: u32, pool: &Pool) -> EntryKey {
+    EntryKey { client: masked(client, pool), scope, reserved: 0 }
+}
+
+#[inline(always)]
+fn slot(flow: &Flow, number: u32, pool: &Pool) -> Option<SlotPlace> {
+    // Without persistence each connection is balanced afresh, so the port tells connections of a client apart.
+    let client = &flow.from.address;
+    let hash = if pool.flags & pool_flag::PERSISTENT != 0 {
+        hash::client(&masked(client, pool), 0)
+    } else {
+        hash::client(client, flow.from.port)
+    };
+    let place = RINGS.get_value_ptr_mut(number, &slot_of(hash, pool.slots))?;
+    Some(SlotPlace { place, side: pool.side & 1 })
+}
+
+#[inline(always)]
+fn masked(client: &Address, pool: &Pool) -> Address {
+    let mask = if client.is_ipv4() { &pool.ipv4_mask } else { &pool.ipv6_mask };
+    client.masked(mask)
+}
+
+impl Visit<'_> {
+    /// Whether clients of this pool have entries.
+    #[inline(always)]
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.pool.flags & pool_flag::PERSISTENT != 0
+    }
+
+    /// What may become of a client that is bound to a server.
+    #[inline(always)]
+    pub(crate) fn judge(&self, binding: Binding) -> Bound {
+        let Some(server) = SERVERS.get(binding.server) else { return Bound::Gone };
+        if server.generation != binding.generation {
+            return Bound::Gone;
+        }
+        match (server.state, self.pool.server_down) {
+            (state::UP, _) | (state::DOWN, server_down::CONTINUE) => Bound::Usable,
+            (state::DOWN, server_down::NEVER) => Bound::Refused,
+            _ => Bound::Gone,
+        }
+    }
+
+    /// The ring's pick for this client, bound as the server is now.
+    #[inline(always)]
+    pub(crate) fn ring_binding(&self) -> Result<Binding, Reason> {
+        let server = self.slot.pick()?;
+        let generation = SERVERS.get(server).ok_or(Reason::NoServer)?.generation;
+        Ok(Binding { server, generation })
+    }
+}
+
+impl SlotPlace {
+    /// The ring's pick.
+    #[inline(always)]
+    pub(crate) fn pick(self) -> Result<u32, Reason> {
+        // SAFETY: `place` came from a lookup in this run; slots are never freed while a program runs, and the daemon
+        // changes single words of them.
+        let slot = unsafe { &*self.place };
+        let number = if self.side == 0 { slot.servers[0] } else { slot.servers[1] };
+        if number == 0 { Err(Reason::NoServer) } else { Ok(number.into()) }
+    }
+
+    /// The reasons for which packets of this slot must read the tables.
+    #[inline(always)]
+    pub(crate) fn marks(self) -> u32 {
+        // SAFETY: as in `pick`; volatile, because other CPUs and the daemon set marks at any time.
+        unsafe { core::ptr::read_volatile(&raw const (*self.place).marks) }
+    }
+
+    /// Marks the slot for `reason`.
+    #[inline(always)]
+    pub(crate) fn set_mark(self, reason: u32) {
+        if self.marks() & reason == 0 {
+            // SAFETY: `place` came from a lookup in this run; a slot is one aligned word.
+            unsafe { atomic::or(self.place.cast(), Slot::word_of_marks(reason)) };
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! UDP clients. UDP has no open and close: every packet looks its client up, and a silent client counts as closed.
+#![expect(unsafe_code, reason = "map values are changed where they lie, through pointers")]
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use lbpersist_common::{connection::Connection, counter::Event, reason::Reason, server::Binding};
+
+use crate::{
+    clock, count,
+    maps::CONNECTIONS,
+    persistence,
+    select::{Bound, Visit},
+};
+
+/// The number of the server that gets a client's datagram.
+#[inline(always)]
+pub(crate) fn server(visit: &Visit<'_>) -> Result<u32, Reason> {
+    let now = clock::now_ns();
+    let known =
+        if visit.is_persistent() { persistence::touch(visit, now) } else { flow(visit, now) };
+    if let Some((binding, begins)) = known {
+        match visit.judge(binding) {
+            Bound::Usable => {
+                if begins {
+                    count_client(visit, binding, true);
+                }
+                return Ok(binding.server);
+            }
+            Bound::Refused => return Err(Reason::ServerDown),
+            Bound::Gone => {}
+        }
+    }
+    let binding = visit.ring_binding()?;
+    if visit.is_persistent() {
+        persistence::bind(visit, binding, now);
+    } else {
+        begin(visit, binding, now);
+    }
+    count_client(visit, binding, false);
+    Ok(binding.server)
+}
+
+/// The server of a flow that is under way, in a pool that keeps no entries.
+#[inline(always)]
+fn flow(visit: &Visit<'_>, now: u64) -> Option<(Binding, bool)> {
+    let place = CONNECTIONS.get_ptr_mut(&visit.connection)?;
+    // SAFETY: `place` came from a lookup in this run.
+    let flow = unsafe { &mut *place };
+    if now > flow.last_seen_ns.saturating_add(visit.pool.udp_idle_ns) {
+        return None;
+    }
+    flow.last_seen_ns = now;
+    Some((flow.binding, false))
+}
+
+/// Notes a new flow, in the place of an old one of the key if there is one.
+#[inline(always)]
+fn begin(visit: &Visit<'_>, binding: Binding, now: u64) {
+    let flow =
+        Connection { binding, state: 0, suspect: 0, last_seen_ns: now, entry_created_ns: 0 };
+    if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
+        // SAFETY: `place` came from a lookup in this run.
+        unsafe { *place = flow };
+    } else if CONNECTIONS.insert(&visit.connection, &flow, BPF_NOEXIST.into()).is_err() {
+        count::event(Event::TableRefused);
+        return;
+    }
+    count::event(Event::ConnectionOpened);
+}
+
+#[inline(always)]
+fn count_client(visit: &Visit<'_>, binding: Binding, kept: bool) {
+    count::service(visit.service.index, |counters| {
+        counters.connections += 1;
+        counters.kept += u64::from(kept);
+    });
+    count::server(binding.server, |counters| counters.connections += 1);
+}

@@ -1,0 +1,48 @@
+//! What is to become of a packet.
+
+use aya_ebpf::bindings::xdp_action;
+use lbpersist_common::reason::Reason;
+
+/// What the kernel is told to do with a packet.
+#[must_use]
+#[derive(Clone, Copy)]
+pub(crate) enum Verdict {
+    /// To the stack of this machine.
+    Pass,
+    /// Nowhere.
+    Drop,
+    /// Out of the interface it came in by.
+    Transmit,
+    /// Out of another interface, which the redirect helper has been told.
+    Redirect,
+}
+
+impl Verdict {
+    /// The number the kernel expects.
+    #[inline(always)]
+    pub(crate) fn action(self) -> u32 {
+        match self {
+            Self::Pass => xdp_action::XDP_PASS,
+            Self::Drop => xdp_action::XDP_DROP,
+            Self::Transmit => xdp_action::XDP_TX,
+            Self::Redirect => xdp_action::XDP_REDIRECT,
+        }
+    }
+
+    /// The verdict on a packet that is not carried any further, for `reason`.
+    #[inline(always)]
+    pub(crate) fn of(reason: Reason) -> Self {
+        match reason {
+            Reason::NoServer | Reason::ServerDown | Reason::NoNextHop | Reason::HopLimit => Self::Drop,
+            Reason::Forwarded
+            | Reason::Returned
+            | Reason::NotOurs
+            | Reason::NotIp
+            | Reason::ToThisMachine
+            | Reason::Fragment
+            | Reason::Malformed
+            | Reason::NoRoute
+            | Reason::OtherProtocol => Self::Pass,
+        }
+    }
+}
