@@ -16,7 +16,7 @@ pub enum Reason {
     ToThisMachine = 4,
     /// A fragment to a service: passed to the stack.
     Fragment = 5,
-    /// Headers cut short or in contradiction to each other: dropped.
+    /// Headers cut short or in contradiction to each other: passed to the stack, which knows what to do with them.
     Malformed = 6,
     /// The pool has no server that may take the client: dropped.
     NoServer = 7,
@@ -24,7 +24,7 @@ pub enum Reason {
     ServerDown = 8,
     /// The server's Ethernet address is not known yet: dropped.
     NoNextHop = 9,
-    /// No route to the client, or its Ethernet address is not known: passed to the stack unchanged.
+    /// No route to the client, or its Ethernet address is not known yet: dropped.
     NoRoute = 10,
     /// The packet has been through too many routers: dropped.
     HopLimit = 11,
@@ -81,11 +81,11 @@ impl Reason {
             Self::NotIp => "passed to the stack: neither IPv4 nor IPv6",
             Self::ToThisMachine => "passed to the stack: from a server to this machine itself",
             Self::Fragment => "passed to the stack: a fragment",
-            Self::Malformed => "dropped: headers cut short or contradictory",
+            Self::Malformed => "passed to the stack: headers cut short or contradictory",
             Self::NoServer => "dropped: no server may take the client",
             Self::ServerDown => "refused: the client's server is down and it may have no other",
             Self::NoNextHop => "dropped: the server's Ethernet address is not known",
-            Self::NoRoute => "passed to the stack: no route or Ethernet address for the client",
+            Self::NoRoute => "dropped: no route to the client, or its Ethernet address is not known",
             Self::HopLimit => "dropped: time to live or hop limit used up",
             Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
         }

@@ -13,8 +13,8 @@ use lbpersist_common::{
 };
 
 use crate::{
-    count,
-    maps::{NEIGHBOURS, ROUTES, SERVERS},
+    clock, count,
+    maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
     parse::{Flow, Packet},
     rewrite, select,
     verdict::Verdict,
@@ -112,7 +112,10 @@ fn hop_to(client: &Address) -> Result<Hop<'static>, Reason> {
 fn neighbour(client: &Address, route: &Route) -> Result<Hop<'static>, Reason> {
     let key = NeighbourKey { address: *client, interface: route.interface, reserved: 0 };
     // SAFETY: a neighbour that changes while this run reads it costs one packet a wrong address.
-    let neighbour = unsafe { NEIGHBOURS.get(&key) }.ok_or(Reason::NoRoute)?;
+    let Some(neighbour) = (unsafe { NEIGHBOURS.get(&key) }) else {
+        let _ = WANTED.insert(&key, &clock::now_ns(), 0);
+        return Err(Reason::NoRoute);
+    };
     Ok(Hop { interface: route.interface, frame: &neighbour.frame })
 }
 

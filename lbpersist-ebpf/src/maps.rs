@@ -53,6 +53,10 @@ pub(crate) static SERVERS: Array<Server, 65_536> = Array::new();
 pub(crate) static RINGS: ArrayOfMaps<Array<Slot, { DEFAULT_SLOTS as usize }, SHARED_INNER>, 4_096> =
     ArrayOfMaps::new();
 
+/// Never looked at: the rings that the daemon makes take their type information from it.
+#[btf_map(name = "ring_template")]
+pub(crate) static RING_TEMPLATE: Array<Slot, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
 /// Client keys and their servers. Written by packets that open or close a connection, and by `maintain`.
 #[btf_map(name = "entries")]
 pub(crate) static ENTRIES: LruHashMap<EntryKey, Entry, 65_536> = LruHashMap::new();
@@ -72,6 +76,11 @@ pub(crate) static ROUTES: LpmTrie<Address, Route, 65_536> = LpmTrie::new();
 /// Ethernet addresses of neighbours. Written by the daemon from netlink; read per packet to a client on a link of ours.
 #[btf_map(name = "neighbours")]
 pub(crate) static NEIGHBOURS: HashMap<NeighbourKey, Neighbour, 65_536, ON_DEMAND> = HashMap::new();
+
+/// Neighbours that answers could not be sent to, and when. Written per such packet; the daemon has them resolved and deletes
+/// them here.
+#[btf_map(name = "wanted")]
+pub(crate) static WANTED: LruHashMap<NeighbourKey, u64, 4_096> = LruHashMap::new();
 
 /// Packets by [`Reason`]. Written per packet; read by the CLI.
 #[btf_map(name = "verdicts")]

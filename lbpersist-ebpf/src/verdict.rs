@@ -33,7 +33,11 @@ impl Verdict {
     #[inline(always)]
     pub(crate) fn of(reason: Reason) -> Self {
         match reason {
-            Reason::NoServer | Reason::ServerDown | Reason::NoNextHop | Reason::HopLimit => Self::Drop,
+            Reason::NoServer
+            | Reason::ServerDown
+            | Reason::NoNextHop
+            | Reason::NoRoute
+            | Reason::HopLimit => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::NotOurs
@@ -41,7 +45,6 @@ impl Verdict {
             | Reason::ToThisMachine
             | Reason::Fragment
             | Reason::Malformed
-            | Reason::NoRoute
             | Reason::OtherProtocol => Self::Pass,
         }
     }

@@ -1,1 +1,118 @@
-fn main() {}
+//! Builds, demonstrates and tests lbpersist. Every command first sees to it that what it needs is there.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod checks;
+mod host;
+mod needs;
+mod output;
+mod provision;
+mod run;
+
+// The build script looks for the same toolchain; see there why the file is included twice.
+#[path = "../../lbpersist/build/toolchain.rs"]
+mod toolchain;
+
+use host::Profile;
+
+/// Builds, demonstrates and tests lbpersist.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask setup                      install what is missing, then say what builds the BPF object
+  cargo xtask build --release            target/release/lbpersist
+  cargo xtask demo                       clients, a balancer and servers; see who stays where
+  cargo xtask demo --keep                the same, and leave the lab for playing
+  cargo xtask lab down                   put it away
+  cargo xtask test                       everything that a change has to pass
+  cargo xtask test --filter persistence  only the tests with that in their name
+
+Environment:
+  LBPERSIST_BPF_CARGO, LBPERSIST_BPF_LINKER, LBPERSIST_BPF_OBJECT
+                                         a cargo, a bpf-linker, a finished object to use instead of those found
+  CI=true                                a skipped test fails the run";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the daemon with its BPF object.
+    Build {
+        /// Optimized.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Shows persistence at work: a lab of clients and servers, a balancer between them.
+    Demo {
+        /// Leaves the lab and the daemon running.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Formatting, lints, unit tests, data path and topology tests.
+    Test {
+        /// Runs only the tests whose name contains this, and no formatting or lints.
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+    },
+    /// A lab to play in.
+    Lab {
+        #[command(subcommand)]
+        action: LabAction,
+    },
+    /// Installs what is missing, for all commands.
+    Setup,
+}
+
+#[derive(Subcommand)]
+enum LabAction {
+    /// Makes the lab and starts the daemon.
+    Up,
+    /// Ends the daemon and removes the lab.
+    Down,
+}
+
+fn main() -> ExitCode {
+    match carry_out(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Build { release: false } => run::build(Profile::Dev),
+        Command::Build { release: true } => run::build(Profile::Release),
+        Command::Demo { keep: false } => run::lab(&["demo"]),
+        Command::Demo { keep: true } => run::lab(&["demo", "--keep"]),
+        Command::Test { filter } => checks::all(filter.as_deref()),
+        Command::Lab {
+            action: LabAction::Up,
+        } => run::lab(&["up"]),
+        Command::Lab {
+            action: LabAction::Down,
+        } => run::lab(&["down"]),
+        Command::Setup => run::setup(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

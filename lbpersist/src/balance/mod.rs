@@ -1,1 +1,3 @@
-//! balance
+//! Choosing servers for new clients: pure arithmetic on members and weights.
+
+pub mod maglev;

@@ -1,1 +1,7 @@
-//! cli
+//! The command line: parses, calls, prints. Nothing is decided here.
+
+pub mod arguments;
+mod commands;
+mod text;
+
+pub use commands::main;

@@ -1,1 +1,22 @@
-//! datapath
+//! The kernel's half of lbpersist, seen from the daemon and the CLI.
+//!
+//! `desired` says what the maps should hold, `plan` what is to be done about the difference, `apply` does it, and `sweep`
+//! keeps the tables true over time; `object` loads and pins, `attach` puts the program on interfaces, `report` reads
+//! the maps for people. Only `sys` and `ring` contain unsafe code.
+
+pub mod address;
+pub mod apply;
+pub mod attach;
+pub mod desired;
+pub mod error;
+pub mod identity;
+pub mod maps;
+pub mod object;
+pub mod plan;
+pub mod report;
+pub mod ring;
+pub mod sweep;
+mod sys;
+
+pub use apply::DataPath;
+pub use error::Error;

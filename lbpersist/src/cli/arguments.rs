@@ -1,0 +1,156 @@
+//! The command line's words.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::datapath::{maps::DEFAULT_PIN_DIRECTORY, report::Filter};
+
+/// A load balancer on eBPF/XDP whose job is persistence: clients come back to their server.
+#[derive(Debug, Parser)]
+#[command(name = "lbpersist", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Directory on a BPF file system that maps, programs and links are pinned in
+    #[arg(long, global = true, value_name = "DIR", env = "LBPERSIST_PIN_DIR",
+          default_value = DEFAULT_PIN_DIRECTORY)]
+    pub pin_dir: PathBuf,
+    /// How results are printed
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  lbpersist check --config /etc/lbpersist.toml
+  lbpersist run --config /etc/lbpersist.toml --interface eth0
+  lbpersist status
+  lbpersist persistence list --client 203.0.113.0/24 -o json
+  lbpersist persistence flush --virtual-service web --server 10.0.0.11
+  lbpersist detach --all
+
+Exit codes: 0 done, 1 failure, 2 bad input.";
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs; the shape is stable.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground
+    ///
+    /// Loads the program, attaches it to the interfaces of the configuration, watches servers and network, and keeps the tables
+    /// true. When it ends, on SIGTERM or SIGINT or otherwise, the kernel goes on forwarding with what it has, and the next run
+    /// takes that over.
+    #[command(after_help = "Example:\n  lbpersist run --config /etc/lbpersist.toml --interface eth0")]
+    Run {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// An interface to attach to beside those of the configuration; may be repeated
+        #[arg(short, long = "interface", value_name = "IF")]
+        interfaces: Vec<String>,
+    },
+    /// Check a configuration file and say what it means
+    #[command(after_help = "Example:\n  lbpersist check --config /etc/lbpersist.toml")]
+    Check {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Attach the program to interfaces
+    ///
+    /// Loads it first if nothing is loaded; without a daemon it then passes every packet to the stack.
+    #[command(after_help = "Example:\n  lbpersist attach eth0 eth1")]
+    Attach {
+        /// Interfaces
+        #[arg(value_name = "IF", required = true)]
+        interfaces: Vec<String>,
+    },
+    /// Detach the program from interfaces
+    #[command(after_help = "Examples:\n  lbpersist detach eth1\n  lbpersist detach --all")]
+    Detach {
+        /// Interfaces
+        #[arg(value_name = "IF", required_unless_present = "all", conflicts_with = "all")]
+        interfaces: Vec<String>,
+        /// From all, and remove the program and the maps with every entry
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show interfaces, services, pools, servers and counters
+    Status,
+    /// Look into the persistence entries, or flush them
+    #[command(subcommand)]
+    Persistence(Persistence),
+}
+
+/// What to do with entries.
+#[derive(Debug, Subcommand)]
+pub enum Persistence {
+    /// List the live entries
+    #[command(after_help = "Example:\n  lbpersist persistence list --server 10.0.0.11:8080")]
+    List(Entries),
+    /// Remove entries; open connections keep their server
+    #[command(
+        after_help = "Examples:\n  lbpersist persistence flush\n  lbpersist persistence flush --client 203.0.113.0/24"
+    )]
+    Flush(Entries),
+}
+
+/// Which entries are meant; without any of these, all.
+#[derive(Args, Debug)]
+pub struct Entries {
+    /// Those of this virtual service
+    #[arg(long, value_name = "NAME")]
+    pub virtual_service: Option<String>,
+    /// Those of this pool
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Those of clients in this prefix, and of prefixes that contain it
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+    pub client: Option<IpNet>,
+    /// Those bound to this server
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_server)]
+    pub server: Option<(IpAddr, Option<u16>)>,
+}
+
+impl From<Entries> for Filter {
+    fn from(entries: Entries) -> Self {
+        Self {
+            virtual_service: entries.virtual_service,
+            pool: entries.pool,
+            client: entries.client,
+            server: entries.server,
+        }
+    }
+}
+
+fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    let prefix: IpNet = text.parse().map_err(|_| {
+        "it is neither an address nor a prefix such as 203.0.113.0/24 or 2001:db8::/64".to_owned()
+    })?;
+    Ok(prefix.trunc())
+}
+
+fn parse_server(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((address, None));
+    }
+    let server: std::net::SocketAddr = text.parse().map_err(|_| {
+        "it is neither an address nor one with a port such as 10.0.0.11:8080 or [2001:db8::1]:8080"
+            .to_owned()
+    })?;
+    Ok((server.ip(), Some(server.port())))
+}

@@ -1,0 +1,269 @@
+//! What each command does.
+
+use std::{
+    ffi::OsString,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use clap::{Parser as _, error::ErrorKind};
+use serde::Serialize;
+
+use super::{
+    arguments::{Arguments, Command, Entries, Output, Persistence},
+    text,
+};
+use crate::{
+    clock, config,
+    daemon::{self, lock},
+    datapath::{
+        DataPath, Error,
+        attach::{self, Attached},
+        maps::PinDirectory,
+        object,
+        report::{Filter, Reader},
+    },
+    model::{DataPathSettings, Model},
+    network,
+};
+
+/// What a failed command ends with.
+enum Failure {
+    /// Exit 2: what was asked cannot be meant.
+    Input(String),
+    /// Exit 2: a file that speaks for itself, line by line.
+    File(String),
+    /// Exit 1: what was asked did not work.
+    Work(String),
+}
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            // A closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(if asked { 0 } else { 2 });
+        }
+    };
+    let (sentence, code) = match execute(arguments) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Input(sentence)) => (format!("lbpersist: {sentence}"), 2),
+        Err(Failure::File(sentences)) => (sentences, 2),
+        Err(Failure::Work(sentence)) => (format!("lbpersist: {sentence}"), 1),
+    };
+    let _ = writeln!(std::io::stderr(), "{sentence}");
+    ExitCode::from(code)
+}
+
+fn execute(arguments: Arguments) -> Result<(), Failure> {
+    let pins = PinDirectory::new(arguments.pin_dir);
+    let output = arguments.output;
+    match arguments.command {
+        Command::Run { config, interfaces } => run(&config, interfaces, &pins),
+        Command::Check { config } => check(&config, output),
+        Command::Attach { interfaces } => attach_interfaces(&interfaces, &pins),
+        Command::Detach { all: true, .. } => detach_all(&pins),
+        Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
+        Command::Status => status(&pins, output),
+        Command::Persistence(Persistence::List(entries)) => list(entries, &pins, output),
+        Command::Persistence(Persistence::Flush(entries)) => flush(entries, &pins, output),
+    }
+}
+
+fn run(path: &Path, interfaces: Vec<String>, pins: &PinDirectory) -> Result<(), Failure> {
+    start_log();
+    let mut model = load(path)?;
+    for interface in interfaces {
+        if !model.interfaces.contains(&interface) {
+            model.interfaces.push(interface);
+        }
+    }
+    if model.interfaces.is_empty() {
+        return Err(Failure::Input(format!(
+            "there is no interface to attach to: name one in `interfaces` of {} or with --interface",
+            path.display()
+        )));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Work(format!("cannot start: {error}")))?;
+    runtime.block_on(daemon::run(model, pins)).map_err(|error| match error {
+        daemon::Error::DataPath(error) => error.into(),
+        error => Failure::Work(error.to_string()),
+    })
+}
+
+fn check(path: &Path, output: Output) -> Result<(), Failure> {
+    let model = load(path)?;
+    match output {
+        Output::Text => print(&config::describe(&model)),
+        Output::Json => print_json(&serde_json::json!({
+            "file": path.display().to_string(),
+            "virtual_services": model.services.len(),
+            "pools": model.pools.len(),
+            "servers": model.pools.values().map(|pool| pool.servers.len()).sum::<usize>(),
+        })),
+    }
+}
+
+fn attach_interfaces(interfaces: &[String], pins: &PinDirectory) -> Result<(), Failure> {
+    let view = network::read_once().map_err(|error| Failure::Work(error.to_string()))?;
+    for interface in interfaces {
+        if view.link_by_name(interface).is_none() {
+            return Err(Error::NoInterface(interface.clone()).into());
+        }
+    }
+    object::mount_bpf_file_system(pins);
+    let done = match attach::pinned_program(pins)? {
+        Some(mut program) => attach::attach_all(&mut program, pins, &view, interfaces)?,
+        None => {
+            let mut data_path = DataPath::open(pins, &DataPathSettings::default())?;
+            let result = data_path
+                .object
+                .program()
+                .and_then(|program| attach::attach_all(program, pins, &view, interfaces));
+            if result.is_err() {
+                object::remove_all(pins)?;
+            }
+            result?
+        }
+    };
+    for (interface, done) in interfaces.iter().zip(done) {
+        print(&match done {
+            Attached::Native => format!("{interface}: attached, native\n"),
+            Attached::Generic => format!("{interface}: attached, generic (the driver has no XDP)\n"),
+            Attached::Replaced => format!("{interface}: was attached already\n"),
+        })?;
+    }
+    Ok(())
+}
+
+fn detach(interfaces: &[String], pins: &PinDirectory) -> Result<(), Failure> {
+    let attached = attach::interfaces(pins)?;
+    for interface in interfaces {
+        if !attached.contains(interface) {
+            return Err(Error::NotAttached(interface.clone()).into());
+        }
+    }
+    for interface in interfaces {
+        attach::detach(pins, interface)?;
+        print(&format!("{interface}: detached\n"))?;
+    }
+    Ok(())
+}
+
+fn detach_all(pins: &PinDirectory) -> Result<(), Failure> {
+    let missing = || print(&format!("nothing is pinned under {}\n", pins.path().display()));
+    if !pins.path().exists() {
+        return missing();
+    }
+    let lock = lock(pins).map_err(|error| {
+        Failure::Work(format!("cannot lock {}: {error}", pins.path().display()))
+    })?;
+    if lock.is_none() {
+        return Err(Failure::Work(format!(
+            "a daemon runs on {}; stop it first",
+            pins.path().display()
+        )));
+    }
+    let attached = attach::interfaces(pins)?;
+    if !object::remove_all(pins)? {
+        return missing();
+    }
+    for interface in attached {
+        print(&format!("{interface}: detached\n"))?;
+    }
+    print(&format!("removed {}\n", pins.path().display()))
+}
+
+fn status(pins: &PinDirectory, output: Output) -> Result<(), Failure> {
+    let reader = Reader::open(pins)?;
+    let view = network::read_once().map_err(|error| Failure::Work(error.to_string()))?;
+    let status = reader.status(&view)?;
+    match output {
+        Output::Text => print(&text::status(&status)),
+        Output::Json => print_json(&status),
+    }
+}
+
+fn list(entries: Entries, pins: &PinDirectory, output: Output) -> Result<(), Failure> {
+    let reader = Reader::open(pins)?;
+    let filter = known(entries.into(), &reader)?;
+    let found = reader.entries(&filter, clock::now_ns())?;
+    match output {
+        Output::Text => print(&text::entries(&found)),
+        Output::Json => print_json(&found),
+    }
+}
+
+fn flush(entries: Entries, pins: &PinDirectory, output: Output) -> Result<(), Failure> {
+    let mut reader = Reader::open(pins)?;
+    let filter = known(entries.into(), &reader)?;
+    let flushed = reader.flush(&filter, clock::now_ns())?;
+    match output {
+        Output::Text if flushed == 1 => print("1 entry flushed\n"),
+        Output::Text => print(&format!("{flushed} entries flushed\n")),
+        Output::Json => print_json(&serde_json::json!({ "flushed": flushed })),
+    }
+}
+
+/// The filter, if what it names is there.
+fn known(filter: Filter, reader: &Reader) -> Result<Filter, Failure> {
+    if let Some(name) = filter.virtual_service.as_ref().filter(|name| !reader.has_service(name)) {
+        return Err(Failure::Input(format!("there is no virtual service `{name}`")));
+    }
+    if let Some(name) = filter.pool.as_ref().filter(|name| !reader.has_pool(name)) {
+        return Err(Failure::Input(format!("there is no pool `{name}`")));
+    }
+    Ok(filter)
+}
+
+fn load(path: &Path) -> Result<Model, Failure> {
+    config::load(path).map_err(|error| match error {
+        config::LoadError::Unreadable { .. } => Failure::Input(error.to_string()),
+        config::LoadError::Wrong { .. } => Failure::File(error.to_string()),
+    })
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoInterface(_) | Error::NotAttached(_) => Self::Input(error.to_string()),
+            error => Self::Work(error.to_string()),
+        }
+    }
+}
+
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_env_var("LBPERSIST_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::Work(format!("cannot print the result: {error}")))?;
+    print(&format!("{text}\n"))
+}
+
+/// Prints to stdout; a reader that has gone away is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Work(format!("cannot write the result: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

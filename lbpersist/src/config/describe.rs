@@ -1,0 +1,145 @@
+//! A configuration in a few readable lines, for `lbpersist check`.
+
+use std::fmt::Write;
+
+use super::duration;
+use crate::model::{
+    DataPathSettings, HealthMonitor, Model, PersistenceProfile, Pool, Scope, Server, ServerDown,
+};
+
+/// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
+const ENTRY_BYTES: u64 = 128;
+const CONNECTION_BYTES: u64 = 128;
+const HANDSHAKE_BYTES: u64 = 112;
+
+/// Says what a configuration means: services, pools with their servers, settings, and about how much kernel memory they
+/// take. Every line ends with a line break.
+pub fn describe(model: &Model) -> String {
+    let mut out = String::new();
+    let interfaces = match model.interfaces.as_slice() {
+        [] => "none named".to_owned(),
+        names => names.join(", "),
+    };
+    let _ = writeln!(out, "interfaces: {interfaces}");
+    let _ = writeln!(out, "virtual services: {}", model.services.len());
+    for service in model.services.values() {
+        let (name, protocol, pool) = (&service.name, service.protocol, &service.pool);
+        let endpoint = std::net::SocketAddr::new(service.address, service.port);
+        let _ = writeln!(out, "  {name}: {endpoint} {protocol}, pool {pool}");
+    }
+    let _ = writeln!(out, "pools: {}", model.pools.len());
+    for pool in model.pools.values() {
+        describe_pool(&mut out, pool);
+    }
+    describe_settings(&mut out, model);
+    out
+}
+
+fn describe_pool(out: &mut String, pool: &Pool) {
+    let kept = pool
+        .persistence
+        .as_ref()
+        .map_or_else(|| "clients are not kept".to_owned(), profile);
+    let _ = writeln!(out, "  {}: {kept}", pool.name);
+    for monitor in &pool.health_monitors {
+        let _ = writeln!(out, "    {}", describe_monitor(monitor));
+    }
+    for server in &pool.servers {
+        let _ = writeln!(out, "    {}", describe_server(server));
+    }
+}
+
+fn profile(profile: &PersistenceProfile) -> String {
+    let PersistenceProfile {
+        name,
+        timeout,
+        ipv4_mask,
+        ipv6_mask,
+        scope,
+        server_down,
+    } = profile;
+    if timeout.is_zero() {
+        return format!("clients are not kept: the timeout of profile {name} is 0");
+    }
+    let timeout = duration::format(*timeout);
+    let scope = match scope {
+        Scope::VirtualService => "for each virtual service",
+        Scope::Pool => "for the whole pool",
+    };
+    let down = match server_down {
+        ServerDown::Immediate => "another server when theirs is down",
+        ServerDown::Never => "refused when their server is down",
+        ServerDown::Continue => "sent to their server even when it is down",
+    };
+    format!(
+        "clients are kept by /{ipv4_mask} (IPv6 /{ipv6_mask}) {scope}, {timeout} after the last close, {down} (profile {name})"
+    )
+}
+
+fn describe_monitor(monitor: &HealthMonitor) -> String {
+    let HealthMonitor {
+        name,
+        rise,
+        fall,
+        port,
+        ..
+    } = monitor;
+    let [interval, timeout] = [monitor.interval, monitor.timeout].map(duration::format);
+    let port = port.map_or_else(String::new, |port| format!(" to port {port}"));
+    format!(
+        "monitor {name}: TCP connect{port} every {interval}, up to {timeout}; {fall} failures down, {rise} passes up"
+    )
+}
+
+fn describe_server(server: &Server) -> String {
+    let (address, weight) = (server.address, server.weight);
+    match server.port {
+        Some(port) => format!(
+            "server {}, weight {weight}",
+            std::net::SocketAddr::new(address, port)
+        ),
+        None => format!("server {address}, the service's port, weight {weight}"),
+    }
+}
+
+fn describe_settings(out: &mut String, model: &Model) {
+    let DataPathSettings {
+        ring_size,
+        entry_table,
+        connection_table,
+        handshake_table,
+        sweep_interval,
+    } = model.data_path;
+    let sweep = duration::format(sweep_interval);
+    let idle = model.idle_limits;
+    let [tcp, closing, handshake, udp] =
+        [idle.tcp, idle.tcp_closing, idle.handshake, idle.udp].map(duration::format);
+    let _ = writeln!(out, "rings: {ring_size} slots");
+    let _ = writeln!(
+        out,
+        "tables: {entry_table} entries, {connection_table} connections, {handshake_table} handshakes; swept every {sweep}"
+    );
+    let _ = writeln!(
+        out,
+        "idle limits: tcp {tcp}, tcp_closing {closing}, handshake {handshake}, udp {udp}"
+    );
+    let _ = writeln!(
+        out,
+        "kernel memory: about {}",
+        mebibytes(kernel_memory(model))
+    );
+}
+
+fn kernel_memory(model: &Model) -> u64 {
+    let settings = &model.data_path;
+    let slot = size_of::<lbpersist_common::ring::Slot>() as u64;
+    let rings = model.pools.len() as u64 * u64::from(settings.ring_size) * slot;
+    u64::from(settings.entry_table) * ENTRY_BYTES
+        + u64::from(settings.connection_table) * CONNECTION_BYTES
+        + u64::from(settings.handshake_table) * HANDSHAKE_BYTES
+        + rings
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}

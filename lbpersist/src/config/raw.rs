@@ -1,0 +1,88 @@
+//! The file as it was written.
+//!
+//! A value that could not be read is `None` and has been reported, so that `check` can still look at the others.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{
+    field::{At, Field},
+    words::quoted,
+};
+use crate::model::{DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol};
+
+/// A configuration whose tables have been read one by one.
+pub(super) struct Raw {
+    pub(super) interfaces: Vec<At<String>>,
+    pub(super) data_path: DataPathSettings,
+    /// Where `ring_size` is written, if it is.
+    pub(super) ring_size_line: Option<usize>,
+    pub(super) idle_limits: IdleLimits,
+    pub(super) services: Vec<Declared<RawService>>,
+    pub(super) pools: Vec<Declared<RawPool>>,
+    pub(super) profiles: Vec<Declared<PersistenceProfile>>,
+    pub(super) monitors: Vec<Declared<HealthMonitor>>,
+}
+
+/// A table that others may name.
+pub(super) struct Declared<T> {
+    /// The line of its header.
+    pub(super) line: usize,
+    pub(super) name: Option<At<String>>,
+    pub(super) value: T,
+}
+
+impl<T> Declared<T> {
+    /// The name as messages show it.
+    pub(super) fn label(&self) -> String {
+        self.name
+            .as_ref()
+            .map_or_else(|| "without a name".to_owned(), |name| quoted(&name.value))
+    }
+
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.name.as_ref().is_some_and(|own| own.value == name)
+    }
+}
+
+pub(super) struct RawService {
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) pool: Option<At<String>>,
+}
+
+pub(super) struct RawPool {
+    pub(super) persistence_profile: Option<At<String>>,
+    pub(super) health_monitors: Vec<At<String>>,
+    /// `None` when the file has no list of them that could be read.
+    pub(super) servers: Option<Vec<RawServer>>,
+}
+
+pub(super) struct RawServer {
+    pub(super) line: usize,
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: Field<u16>,
+    pub(super) weight: Option<u16>,
+}
+
+impl RawServer {
+    /// The port it is reached on through a service.
+    pub(super) fn port_behind(&self, service_port: u16) -> Option<u16> {
+        self.port.or_default(service_port)
+    }
+}
+
+/// The monitor that is there without being declared; its values are the defaults of those that are.
+pub(super) fn built_in_monitor() -> HealthMonitor {
+    HealthMonitor {
+        name: BUILT_IN_MONITOR.to_owned(),
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(2),
+        rise: 2,
+        fall: 3,
+        port: None,
+    }
+}
+
+/// The name of the monitor that is there without being declared.
+pub(super) const BUILT_IN_MONITOR: &str = "tcp";

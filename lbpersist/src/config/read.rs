@@ -1,0 +1,383 @@
+//! Reading each kind of table: one function a kind, beside the fields it knows.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use toml_edit::Table as TomlTable;
+
+use super::{
+    field::{At, Choices, Field, Found, Report, Shape},
+    raw::{Declared, Raw, RawPool, RawServer, RawService, built_in_monitor},
+    reader::Table,
+    words::quoted,
+};
+use crate::model::{
+    DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol, Scope, ServerDown,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+
+/// Reads a document.
+pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
+    const ROOT: Shape = Shape {
+        kind: "",
+        label: "",
+        required: &[],
+        optional: &[
+            "interfaces",
+            "data_path",
+            "idle_limits",
+            "virtual_service",
+            "pool",
+            "persistence_profile",
+            "health_monitor",
+        ],
+        later: &[],
+    };
+    let mut root = Table::open(report, Found::root(document), &ROOT, "");
+    let interfaces = read_interfaces(&mut root);
+    let (data_path, ring_size_line) = match root.table("data_path") {
+        Some(found) => read_data_path(root.report, found),
+        None => (DataPathSettings::default(), None),
+    };
+    let idle_limits = match root.table("idle_limits") {
+        Some(found) => read_idle_limits(root.report, found),
+        None => IdleLimits::default(),
+    };
+    Raw {
+        interfaces,
+        data_path,
+        ring_size_line,
+        idle_limits,
+        services: read_each(&mut root, "virtual_service", read_service),
+        pools: read_each(&mut root, "pool", read_pool),
+        profiles: read_each(&mut root, "persistence_profile", read_profile),
+        monitors: read_each(&mut root, "health_monitor", read_monitor),
+    }
+}
+
+fn read_each<T>(
+    root: &mut Table<'_, '_, '_>,
+    kind: &'static str,
+    read_one: impl Fn(&mut Report<'_>, Found<'_>) -> Declared<T>,
+) -> Vec<Declared<T>> {
+    let found = root.tables(kind).unwrap_or_default();
+    found
+        .into_iter()
+        .map(|found| read_one(root.report, found))
+        .collect()
+}
+
+fn read_interfaces(root: &mut Table<'_, '_, '_>) -> Vec<At<String>> {
+    let interfaces = root.texts("interfaces");
+    for At { line, value } in &interfaces {
+        let named = Field::Is(At {
+            line: *line,
+            value: value.as_str(),
+        });
+        root.refine(named, check_interface);
+    }
+    interfaces
+}
+
+/// The rules of the kernel's `dev_valid_name`.
+fn check_interface(name: &str) -> Result<(), String> {
+    const LONGEST: usize = 15;
+    let interface = quoted(name);
+    if name.is_empty() {
+        Err("the name of an interface must not be empty".to_owned())
+    } else if name.len() > LONGEST {
+        Err(format!(
+            "interface {interface} must be at most {LONGEST} bytes long"
+        ))
+    } else if matches!(name, "." | "..")
+        || name.contains(|c: char| c.is_whitespace() || c.is_control() || "/:".contains(c))
+    {
+        Err(format!(
+            "interface {interface} has a name that no interface can have"
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSettings, Option<usize>) {
+    const DATA_PATH: Shape = Shape {
+        kind: "data_path",
+        label: "",
+        required: &[],
+        optional: &[
+            "ring_size",
+            "entry_table",
+            "connection_table",
+            "handshake_table",
+            "sweep_interval",
+        ],
+        later: &[],
+    };
+    const TABLE: RangeInclusive<u32> = 1024..=1 << 26;
+    let default = DataPathSettings::default();
+    let mut table = Table::open(report, found, &DATA_PATH, "");
+    let ring_size = table.integer("ring_size", 11..=1_000_003_u32);
+    let ring_size = table.refine(ring_size, |size| {
+        if is_prime(size) {
+            return Ok(size);
+        }
+        let next = (size..)
+            .find(|&size| is_prime(size))
+            .unwrap_or(default.ring_size);
+        Err(format!(
+            "`ring_size` must be a prime, not {size}; the next one is {next}"
+        ))
+    });
+    let settings = DataPathSettings {
+        ring_size: ring_size.or(default.ring_size),
+        entry_table: table.integer("entry_table", TABLE).or(default.entry_table),
+        connection_table: table
+            .integer("connection_table", TABLE)
+            .or(default.connection_table),
+        handshake_table: table
+            .integer("handshake_table", 1024..=1 << 22)
+            .or(default.handshake_table),
+        sweep_interval: table
+            .duration("sweep_interval", Duration::from_millis(100)..=MINUTE)
+            .or(default.sweep_interval),
+    };
+    (settings, ring_size.known().map(|size| size.line))
+}
+
+fn is_prime(number: u32) -> bool {
+    number >= 2
+        && (2..)
+            .take_while(|d| d * d <= number)
+            .all(|d| !number.is_multiple_of(d))
+}
+
+fn read_idle_limits(report: &mut Report<'_>, found: Found<'_>) -> IdleLimits {
+    const IDLE_LIMITS: Shape = Shape {
+        kind: "idle_limits",
+        label: "",
+        required: &[],
+        optional: &["tcp", "tcp_closing", "handshake", "udp"],
+        later: &[],
+    };
+    let default = IdleLimits::default();
+    let mut table = Table::open(report, found, &IDLE_LIMITS, "");
+    let mut limit = |field, default| {
+        table
+            .duration(field, Duration::from_secs(1)..=MONTH)
+            .or(default)
+    };
+    IdleLimits {
+        tcp: limit("tcp", default.tcp),
+        tcp_closing: limit("tcp_closing", default.tcp_closing),
+        handshake: limit("handshake", default.handshake),
+        udp: limit("udp", default.udp),
+    }
+}
+
+fn read_service(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawService> {
+    const VIRTUAL_SERVICE: Shape = Shape {
+        kind: "virtual_service",
+        label: "name",
+        required: &["name", "address", "port", "pool"],
+        optional: &["protocol", "mode"],
+        later: &[],
+    };
+    const PROTOCOLS: Choices<Protocol> = Choices {
+        allowed: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+        later: &[],
+    };
+    const MODES: Choices<()> = Choices {
+        allowed: &[("l4", ())],
+        later: &["tcp", "http"],
+    };
+    let mut table = Table::open(report, found, &VIRTUAL_SERVICE, "");
+    table.choice("mode", &MODES);
+    Declared {
+        line: found.line,
+        name: table.name("name").known(),
+        value: RawService {
+            address: table
+                .address("address")
+                .known()
+                .map(|address| address.value),
+            port: table
+                .integer("port", 1..=u16::MAX)
+                .known()
+                .map(|port| port.value),
+            protocol: table
+                .choice("protocol", &PROTOCOLS)
+                .or_default(Protocol::Tcp),
+            pool: table.name("pool").known(),
+        },
+    }
+}
+
+fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
+    const POOL: Shape = Shape {
+        kind: "pool",
+        label: "name",
+        required: &["name", "servers"],
+        optional: &[
+            "algorithm",
+            "forwarding",
+            "persistence_profile",
+            "health_monitors",
+        ],
+        later: &[],
+    };
+    const ALGORITHMS: Choices<()> = Choices {
+        allowed: &[("maglev", ())],
+        later: &["round-robin", "least-connections", "random-two"],
+    };
+    const FORWARDINGS: Choices<()> = Choices {
+        allowed: &[("nat", ())],
+        later: &["masquerade", "direct", "tunnel"],
+    };
+    let mut table = Table::open(report, found, &POOL, "");
+    table.choice("algorithm", &ALGORITHMS);
+    table.choice("forwarding", &FORWARDINGS);
+    let name = table.name("name").known();
+    let owner = name.as_ref().map_or_else(String::new, |name| {
+        format!(" of pool {}", quoted(&name.value))
+    });
+    let persistence_profile = table.name("persistence_profile").known();
+    let health_monitors = table.texts("health_monitors");
+    let servers = table.tables("servers").map(|servers| {
+        servers
+            .into_iter()
+            .map(|found| read_server(table.report, found, &owner))
+            .collect()
+    });
+    Declared {
+        line: found.line,
+        name,
+        value: RawPool {
+            persistence_profile,
+            health_monitors,
+            servers,
+        },
+    }
+}
+
+fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawServer {
+    const SERVER: Shape = Shape {
+        kind: "server",
+        label: "address",
+        required: &["address"],
+        optional: &["port", "weight"],
+        later: &["header_value"],
+    };
+    let mut table = Table::open(report, found, &SERVER, owner);
+    RawServer {
+        line: found.line,
+        address: table
+            .address("address")
+            .known()
+            .map(|address| address.value),
+        port: table.integer("port", 1..=u16::MAX),
+        weight: table.integer("weight", 0..=1000).or_default(1),
+    }
+}
+
+fn read_profile(report: &mut Report<'_>, found: Found<'_>) -> Declared<PersistenceProfile> {
+    const PERSISTENCE_PROFILE: Shape = Shape {
+        kind: "persistence_profile",
+        label: "name",
+        required: &["name"],
+        optional: &[
+            "type",
+            "timeout",
+            "ipv4_mask",
+            "ipv6_mask",
+            "scope",
+            "server_down",
+        ],
+        later: &[],
+    };
+    const TYPES: Choices<()> = Choices {
+        allowed: &[("client-ip", ())],
+        later: &["http-cookie", "app-cookie", "header", "tls", "gslb-site"],
+    };
+    const SCOPES: Choices<Scope> = Choices {
+        allowed: &[
+            ("virtual-service", Scope::VirtualService),
+            ("pool", Scope::Pool),
+        ],
+        later: &[],
+    };
+    const SERVER_DOWN: Choices<ServerDown> = Choices {
+        allowed: &[
+            ("immediate", ServerDown::Immediate),
+            ("never", ServerDown::Never),
+            ("continue", ServerDown::Continue),
+        ],
+        later: &[],
+    };
+    let mut table = Table::open(report, found, &PERSISTENCE_PROFILE, "");
+    table.choice("type", &TYPES);
+    let name = table.name("name").known();
+    let value = PersistenceProfile {
+        name: name
+            .as_ref()
+            .map(|name| name.value.clone())
+            .unwrap_or_default(),
+        timeout: table
+            .duration("timeout", Duration::ZERO..=MONTH)
+            .or(5 * MINUTE),
+        ipv4_mask: table.integer("ipv4_mask", 0..=32).or(32),
+        ipv6_mask: table.integer("ipv6_mask", 0..=128).or(128),
+        scope: table.choice("scope", &SCOPES).or(Scope::VirtualService),
+        server_down: table
+            .choice("server_down", &SERVER_DOWN)
+            .or(ServerDown::Immediate),
+    };
+    Declared {
+        line: found.line,
+        name,
+        value,
+    }
+}
+
+fn read_monitor(report: &mut Report<'_>, found: Found<'_>) -> Declared<HealthMonitor> {
+    const HEALTH_MONITOR: Shape = Shape {
+        kind: "health_monitor",
+        label: "name",
+        required: &["name"],
+        optional: &["type", "interval", "timeout", "rise", "fall", "port"],
+        later: &[],
+    };
+    const TYPES: Choices<()> = Choices {
+        allowed: &[("tcp", ())],
+        later: &["http", "https", "udp", "icmp", "tls", "external"],
+    };
+    let mut table = Table::open(report, found, &HEALTH_MONITOR, "");
+    table.choice("type", &TYPES);
+    let name = table.name("name").known();
+    let default = built_in_monitor();
+    let [interval_range, timeout_range] =
+        [(100, HOUR), (10, MINUTE)].map(|(from, to)| Duration::from_millis(from)..=to);
+    let value = HealthMonitor {
+        name: name
+            .as_ref()
+            .map(|name| name.value.clone())
+            .unwrap_or_default(),
+        interval: table
+            .duration("interval", interval_range)
+            .or(default.interval),
+        timeout: table.duration("timeout", timeout_range).or(default.timeout),
+        rise: table.integer("rise", 1..=100).or(default.rise),
+        fall: table.integer("fall", 1..=100).or(default.fall),
+        port: table
+            .integer("port", 1..=u16::MAX)
+            .known()
+            .map(|port| port.value),
+    };
+    Declared {
+        line: found.line,
+        name,
+        value,
+    }
+}

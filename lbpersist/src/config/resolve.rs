@@ -1,0 +1,87 @@
+//! From a file that has been read and checked to the model. Nothing is refused here any more.
+
+use std::collections::BTreeMap;
+
+use super::raw::{
+    BUILT_IN_MONITOR, Declared, Raw, RawPool, RawServer, RawService, built_in_monitor,
+};
+use crate::model::{HealthMonitor, Model, PersistenceProfile, Pool, Server, VirtualService};
+
+/// Makes the model. `raw` must have passed every check: what could not be read would be left out without a word.
+pub(super) fn resolve(raw: Raw) -> Model {
+    let profiles = by_name(raw.profiles);
+    let mut monitors = by_name(raw.monitors);
+    monitors
+        .entry(BUILT_IN_MONITOR.to_owned())
+        .or_insert_with(built_in_monitor);
+    let pools = by_name(raw.pools)
+        .into_iter()
+        .map(|(name, pool)| (name.clone(), pool_of(name, pool, &profiles, &monitors)));
+    let services = by_name(raw.services)
+        .into_iter()
+        .filter_map(|(name, service)| Some((name.clone(), service_of(name, service)?)));
+    Model {
+        interfaces: raw
+            .interfaces
+            .into_iter()
+            .map(|interface| interface.value)
+            .collect(),
+        data_path: raw.data_path,
+        idle_limits: raw.idle_limits,
+        services: services.collect(),
+        pools: pools.collect(),
+    }
+}
+
+fn by_name<T>(declared: Vec<Declared<T>>) -> BTreeMap<String, T> {
+    declared
+        .into_iter()
+        .filter_map(|one| Some((one.name?.value, one.value)))
+        .collect()
+}
+
+fn service_of(name: String, raw: RawService) -> Option<VirtualService> {
+    Some(VirtualService {
+        name,
+        address: raw.address?,
+        port: raw.port?,
+        protocol: raw.protocol?,
+        pool: raw.pool?.value,
+    })
+}
+
+fn pool_of(
+    name: String,
+    raw: RawPool,
+    profiles: &BTreeMap<String, PersistenceProfile>,
+    monitors: &BTreeMap<String, HealthMonitor>,
+) -> Pool {
+    let persistence = raw
+        .persistence_profile
+        .and_then(|name| profiles.get(&name.value).cloned());
+    let named = raw.health_monitors.iter();
+    let health_monitors = named
+        .filter_map(|name| monitors.get(&name.value).cloned())
+        .collect();
+    let servers = raw
+        .servers
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(server_of)
+        .collect();
+    Pool {
+        name,
+        persistence,
+        health_monitors,
+        servers,
+    }
+}
+
+fn server_of(raw: RawServer) -> Option<Server> {
+    let port = raw.port.known().map(|port| port.value);
+    Some(Server {
+        address: raw.address?,
+        port,
+        weight: raw.weight?,
+    })
+}

@@ -1,0 +1,216 @@
+//! How servers are reached: every server of a pool through every service that names the pool.
+//!
+//! Under nat an answer shows only the server's address and port, so these must tell the service.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    net::IpAddr,
+};
+
+use super::{
+    Problem,
+    field::Field,
+    raw::{Declared, Raw, RawPool, RawServer, RawService},
+};
+use crate::model::Protocol;
+
+/// Adds servers that a service cannot have, or that two services reach in the same way.
+pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
+    let services = services(raw);
+    let mut first: HashMap<Endpoint, Way<'_>> = HashMap::new();
+    let mut said = HashSet::new();
+    for way in ways(raw, &services) {
+        if let Some(message) = other_family(&way) {
+            problems.push(Problem {
+                line: way.server.line,
+                message,
+            });
+            continue;
+        }
+        if let Some(service) = services.get(&way.to) {
+            problems.push(Problem {
+                line: way.server.line,
+                message: loops(&way, service),
+            });
+        }
+        let Some(other) = first.get(&way.to) else {
+            first.insert(way.to, way);
+            continue;
+        };
+        let Some(problem) = clash(&way, other) else {
+            continue;
+        };
+        // Two services of one pool clash in all its servers: once is enough.
+        let same_pool = std::ptr::eq(way.pool, other.pool);
+        if !same_pool || said.insert((other.service.line, problem.line)) {
+            problems.push(problem);
+        }
+    }
+}
+
+/// Where packets go to: an address, port and protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Endpoint {
+    address: IpAddr,
+    port: u16,
+    protocol: Protocol,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {} ({})", self.address, self.port, self.protocol)
+    }
+}
+
+impl RawService {
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        Some(Endpoint {
+            address: self.address?,
+            port: self.port?,
+            protocol: self.protocol?,
+        })
+    }
+}
+
+/// One server as it is reached through one service.
+#[derive(Clone, Copy)]
+struct Way<'r> {
+    service: &'r Declared<RawService>,
+    pool: &'r Declared<RawPool>,
+    server: &'r RawServer,
+    to: Endpoint,
+}
+
+/// The services by what they listen on; of those that overlap, which `check` has refused, the first.
+fn services(raw: &Raw) -> HashMap<Endpoint, &Declared<RawService>> {
+    let mut services = HashMap::new();
+    for service in &raw.services {
+        if let Some(endpoint) = service.value.endpoint() {
+            services.entry(endpoint).or_insert(service);
+        }
+    }
+    services
+}
+
+/// In the order of the file.
+fn ways<'r>(raw: &'r Raw, services: &HashMap<Endpoint, &'r Declared<RawService>>) -> Vec<Way<'r>> {
+    let mut ways = Vec::new();
+    for service in &raw.services {
+        let (Some(endpoint), Some(name)) = (service.value.endpoint(), &service.value.pool) else {
+            continue;
+        };
+        if !services
+            .get(&endpoint)
+            .is_some_and(|first| std::ptr::eq(*first, service))
+        {
+            continue;
+        }
+        let Some(pool) = raw.pools.iter().find(|pool| pool.is_named(&name.value)) else {
+            continue;
+        };
+        for server in pool.value.servers.iter().flatten() {
+            let (Some(address), Some(port)) = (server.address, server.port_behind(endpoint.port))
+            else {
+                continue;
+            };
+            let to = Endpoint {
+                address,
+                port,
+                protocol: endpoint.protocol,
+            };
+            ways.push(Way {
+                service,
+                pool,
+                server,
+                to,
+            });
+        }
+    }
+    ways
+}
+
+fn other_family(way: &Way<'_>) -> Option<String> {
+    let (server, service) = (way.to.address, way.service.value.address?);
+    if server.is_ipv4() == service.is_ipv4() {
+        return None;
+    }
+    let (pool, name, line) = (way.pool.label(), way.service.label(), way.service.line);
+    let [own, other] = [server, service].map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" });
+    Some(format!(
+        "server {server} of pool {pool} is {own}, but virtual_service {name} (line {line}) is {other}; nat cannot change the family"
+    ))
+}
+
+fn loops(way: &Way<'_>, service: &Declared<RawService>) -> String {
+    let (to, pool) = (way.to, way.pool.label());
+    let (name, line) = (service.label(), service.line);
+    format!(
+        "server {to} of pool {pool} is virtual_service {name} itself (line {line}); its packets would go round in circles"
+    )
+}
+
+/// What to say of two ways to one server.
+fn clash(way: &Way<'_>, other: &Way<'_>) -> Option<Problem> {
+    if std::ptr::eq(way.service, other.service) {
+        twice_in_a_pool(way, other)
+    } else if std::ptr::eq(way.pool, other.pool) {
+        Some(two_services_of_a_pool(way, other))
+    } else {
+        Some(two_pools(way, other))
+    }
+}
+
+/// One with the service's port written out, one without: two written alike are said by `check`.
+fn twice_in_a_pool(way: &Way<'_>, other: &Way<'_>) -> Option<Problem> {
+    let [fixed, other_fixed] = [way, other].map(|way| matches!(way.server.port, Field::Is(_)));
+    if fixed == other_fixed {
+        return None;
+    }
+    let (to, pool, first) = (way.to, way.pool.label(), other.server.line);
+    let (service, line) = (way.service.label(), way.service.line);
+    let message = format!(
+        "server {to} is in pool {pool} already (line {first}): without a port it keeps that of \
+         virtual_service {service} (line {line})"
+    );
+    Some(Problem {
+        line: way.server.line,
+        message,
+    })
+}
+
+const WHY: &str = "under nat, answers of a server are told apart by its address and port alone";
+
+fn two_services_of_a_pool(way: &Way<'_>, other: &Way<'_>) -> Problem {
+    let (to, pool) = (way.to, way.pool.label());
+    let [service, first] = [way, other].map(|way| way.service.label());
+    let (line, first_line) = (way.service.line, other.service.line);
+    let fixed = matches!(way.server.port, Field::Is(_));
+    let advice = if fixed && way.service.value.port != other.service.value.port {
+        "leave `port` out of the pool's servers, or give each service a pool with ports of its own"
+    } else {
+        "give each service a pool with ports of its own"
+    };
+    let message = format!(
+        "virtual_service {service} and virtual_service {first} (line {first_line}) both reach \
+         server {to} through pool {pool}; {WHY}, so {advice}"
+    );
+    Problem { line, message }
+}
+
+fn two_pools(way: &Way<'_>, other: &Way<'_>) -> Problem {
+    let to = way.to;
+    let [pool, first_pool] = [way, other].map(|way| way.pool.label());
+    let [service, first_service] = [way, other].map(|way| way.service.label());
+    let [line, first_line] = [way, other].map(|way| way.service.line);
+    let first = other.server.line;
+    let message = format!(
+        "server {to} of pool {pool}, behind virtual_service {service} (line {line}), is also in \
+         pool {first_pool} (line {first}), behind virtual_service {first_service} (line {first_line}); \
+         {WHY}, so give it another port in one of the pools, or use one pool without fixed ports"
+    );
+    Problem {
+        line: way.server.line,
+        message,
+    }
+}

@@ -1,0 +1,286 @@
+//! The interpreter of plans, and the taking over of maps that are pinned already.
+
+use std::os::fd::AsFd;
+
+use aya::maps::{MapData, MapError, lpm_trie::Key};
+use lbpersist_common::{
+    layout::{Name, NameKey, kind},
+    net::Endpoint,
+    route::{Neighbour, NeighbourKey},
+    server::{Server, state},
+    service::{Pool, Reverse, Service},
+};
+
+use super::{
+    Error,
+    address::from_map,
+    desired::Desired,
+    identity::{Generation, Identities, Numbered, ServerIdentity},
+    maps::{self, Maps, PinDirectory},
+    object::{self, Object},
+    plan::{Step, plan},
+    ring::Ring,
+    sys,
+};
+use crate::model::DataPathSettings;
+
+/// The kernel's half, owned by the daemon.
+pub struct DataPath {
+    pins: PinDirectory,
+    /// The maps.
+    pub maps: Maps,
+    /// The programs.
+    pub object: Object,
+    /// What was adopted or given out.
+    pub identities: Identities,
+    actual: Desired,
+    ring_size: u32,
+    // Set when a ring was published: before its other side is written again, no program may still be reading it.
+    published: bool,
+}
+
+impl DataPath {
+    /// Loads the program and takes over what is pinned, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Object::load`].
+    pub fn open(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Self, Error> {
+        object::mount_bpf_file_system(pins);
+        let object = Object::load(pins, settings)?;
+        let maps = Maps::open(pins)?;
+        let mut data_path = Self {
+            pins: pins.clone(),
+            maps,
+            object,
+            identities: Identities::default(),
+            actual: Desired::default(),
+            ring_size: settings.ring_size,
+            published: true,
+        };
+        data_path.adopt()?;
+        Ok(data_path)
+    }
+
+    /// Where everything is pinned.
+    pub fn pins(&self) -> &PinDirectory {
+        &self.pins
+    }
+
+    /// What the maps hold.
+    pub fn actual(&self) -> &Desired {
+        &self.actual
+    }
+
+    /// Makes the maps hold `desired`; returns how many steps that took.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a step. Steps before it stay done, and the next call goes on from there.
+    pub fn apply(&mut self, desired: Desired) -> Result<usize, Error> {
+        let steps = plan(&self.actual, &desired);
+        if steps.is_empty() {
+            return Ok(0);
+        }
+        self.save_next_id()?;
+        for step in &steps {
+            self.step(step, &desired)?;
+            note(&mut self.actual, step);
+        }
+        self.actual = desired;
+        Ok(steps.len())
+    }
+
+    /// The memory of a pool's ring.
+    pub fn ring(&self, pool: u32) -> Result<Option<Ring>, Error> {
+        match self.maps.rings.get(&pool, 0) {
+            Ok(map) => Ring::of(&map, self.ring_size).map(Some),
+            Err(error) if maps::is_missing(&error) => Ok(None),
+            Err(error) => Err(Error::map("rings", error)),
+        }
+    }
+
+    /// Which side of a pool's ring is current.
+    pub fn side(&self, pool: u32) -> Result<u32, Error> {
+        self.maps.pools.get(&pool, 0).map(|pool| pool.side).map_err(|e| Error::map("pools", e))
+    }
+
+    fn step(&mut self, step: &Step, desired: &Desired) -> Result<(), Error> {
+        let maps = &mut self.maps;
+        match step {
+            Step::SetName(key, name) => failing("names", maps.names.insert(key, name, 0)),
+            Step::SetRoute((length, prefix), route) => {
+                failing("routes", maps.routes.insert(&Key::new(*length, *prefix), route, 0))
+            }
+            Step::SetNeighbour(key, neighbour) => {
+                // A full map is no reason to stop: the client's answers are counted as not routable.
+                if let Err(error) = maps.neighbours.insert(key, neighbour, 0) {
+                    tracing::warn!(%error, "a neighbour is left out");
+                }
+                Ok(())
+            }
+            Step::SetServer(number, server) => {
+                failing("servers", maps.servers.set(*number, server, 0))
+            }
+            Step::SetPool(number, pool) => self.set_pool(*number, pool, desired),
+            Step::SetReverse(key, reverse) => {
+                failing("reverse", maps.reverse.insert(key, reverse, 0))
+            }
+            Step::SetService(key, service) => {
+                failing("services", maps.services.insert(key, service, 0))
+            }
+            Step::RemoveService(key) => removing("services", maps.services.remove(key)),
+            Step::RemoveReverse(key) => removing("reverse", maps.reverse.remove(key)),
+            Step::RemovePool(number) => self.remove_pool(*number),
+            Step::RemoveServer(number) => self.remove_server(*number),
+            Step::RemoveNeighbour(key) => removing("neighbours", maps.neighbours.remove(key)),
+            Step::RemoveRoute((length, prefix)) => {
+                removing("routes", maps.routes.remove(&Key::new(*length, *prefix)))
+            }
+            Step::RemoveName(key) => removing("names", maps.names.remove(key)),
+        }
+    }
+
+    fn set_pool(&mut self, number: u32, pool: &Pool, desired: &Desired) -> Result<(), Error> {
+        let ring = match self.ring(number)? {
+            Some(ring) => ring,
+            None => self.create_ring(number)?,
+        };
+        let numbers = desired.slots(number, self.ring_size);
+        let mut side = self.side(number)?;
+        if !ring.holds(&numbers, side) {
+            if self.published {
+                sys::wait_for_running_programs().map_err(|error| Error::map("rings", error))?;
+                self.published = false;
+            }
+            ring.prepare(&numbers, 1 - side);
+            side = 1 - side;
+        }
+        // This one store publishes the ring: the value differs from the one before in `side` and settings only.
+        let published = Pool { side, ..*pool };
+        failing("pools", self.maps.pools.set(number, published, 0))?;
+        self.published = true;
+        Ok(())
+    }
+
+    fn create_ring(&mut self, number: u32) -> Result<Ring, Error> {
+        let template = maps::raw(&self.pins, "ring_template")?;
+        let map = Ring::create(template.fd().as_fd(), self.ring_size)?;
+        failing("rings", self.maps.rings.set(number, &map, 0))?;
+        Ring::of(&map, self.ring_size)
+    }
+
+    fn remove_pool(&mut self, number: u32) -> Result<(), Error> {
+        let none: Pool = bytemuck::Zeroable::zeroed();
+        failing("pools", self.maps.pools.set(number, none, 0))?;
+        let raw: MapData = maps::raw(&self.pins, "rings")?;
+        sys::delete_place(raw.fd().as_fd(), number).map_err(|error| Error::map("rings", error))
+    }
+
+    fn remove_server(&mut self, number: u32) -> Result<(), Error> {
+        let was = self.maps.servers.get(&number, 0).map_err(|e| Error::map("servers", e))?;
+        let none: Server = bytemuck::Zeroable::zeroed();
+        let absent = Server { generation: was.generation, state: state::ABSENT, ..none };
+        failing("servers", self.maps.servers.set(number, absent, 0))
+    }
+
+    /// Ids are written before they are used, so that a daemon that dies in between does not give them out again.
+    fn save_next_id(&mut self) -> Result<(), Error> {
+        let mut layout = self.maps.layout()?;
+        if layout.next_id == self.identities.next_id {
+            return Ok(());
+        }
+        layout.next_id = self.identities.next_id;
+        failing("layout", self.maps.layout.set(0, layout, 0))
+    }
+
+    /// Reads back what an earlier daemon wrote.
+    fn adopt(&mut self) -> Result<(), Error> {
+        let pins = self.pins.clone();
+        self.identities.next_id = self.maps.layout()?.next_id;
+        let actual = &mut self.actual;
+        actual.names = maps::scan::<NameKey, Name>(&pins, "names")?.into_iter().collect();
+        actual.services = maps::scan::<Endpoint, Service>(&pins, "services")?.into_iter().collect();
+        actual.reverse = maps::scan::<Endpoint, Reverse>(&pins, "reverse")?.into_iter().collect();
+        actual.neighbours =
+            maps::scan::<NeighbourKey, Neighbour>(&pins, "neighbours")?.into_iter().collect();
+        for (key, route) in self.maps.routes.iter().flatten() {
+            actual.routes.insert((key.prefix_len(), key.data()), route);
+        }
+        for (number, pool) in maps::scan::<u32, Pool>(&pins, "pools")? {
+            if pool.id != 0 {
+                actual.pools.insert(number, Pool { side: 0, ..pool });
+            }
+        }
+        for (number, server) in maps::scan::<u32, Server>(&pins, "servers")? {
+            adopt_server(number, &server, actual, &mut self.identities);
+        }
+        adopt_names(actual, &mut self.identities);
+        Ok(())
+    }
+}
+
+fn adopt_server(number: u32, server: &Server, actual: &mut Desired, identities: &mut Identities) {
+    let Ok(short) = u16::try_from(number) else { return };
+    if server.generation == 0 {
+        return;
+    }
+    if server.state == state::ABSENT {
+        identities.retired.insert(short, server.generation);
+        return;
+    }
+    actual.servers.insert(number, *server);
+    let identity =
+        ServerIdentity { pool: server.pool, address: from_map(server.address), port: server.port };
+    let known = Generation { number: short, generation: server.generation };
+    identities.servers.insert(identity, known);
+}
+
+fn adopt_names(actual: &Desired, identities: &mut Identities) {
+    let name = |kind, number| actual.names.get(&NameKey { kind, number }).map(Name::as_str);
+    for (&number, pool) in &actual.pools {
+        if let Some(name) = name(kind::POOL, number) {
+            identities.pools.insert(name.to_owned(), Numbered { number, id: pool.id });
+        }
+    }
+    for service in actual.services.values() {
+        let names = (name(kind::SERVICE, service.index), name(kind::POOL, service.pool));
+        if let (Some(service_name), Some(pool_name)) = names {
+            let identity = super::desired::identity_of(service_name, pool_name);
+            let numbered = Numbered { number: service.index, id: service.id };
+            identities.services.insert(identity, numbered);
+        }
+    }
+}
+
+/// Keeps what the maps hold in step with what was done, in case a later step fails.
+fn note(actual: &mut Desired, step: &Step) {
+    match *step {
+        Step::SetName(key, name) => drop(actual.names.insert(key, name)),
+        Step::SetRoute(key, route) => drop(actual.routes.insert(key, route)),
+        Step::SetNeighbour(key, neighbour) => drop(actual.neighbours.insert(key, neighbour)),
+        Step::SetServer(number, server) => drop(actual.servers.insert(number, server)),
+        // Who is in the ring is noted with the whole, so a ring is looked at again after a failure.
+        Step::SetPool(number, pool) => drop(actual.pools.insert(number, pool)),
+        Step::SetReverse(key, reverse) => drop(actual.reverse.insert(key, reverse)),
+        Step::SetService(key, service) => drop(actual.services.insert(key, service)),
+        Step::RemoveService(key) => drop(actual.services.remove(&key)),
+        Step::RemoveReverse(key) => drop(actual.reverse.remove(&key)),
+        Step::RemovePool(number) => drop(actual.pools.remove(&number)),
+        Step::RemoveServer(number) => drop(actual.servers.remove(&number)),
+        Step::RemoveNeighbour(key) => drop(actual.neighbours.remove(&key)),
+        Step::RemoveRoute(key) => drop(actual.routes.remove(&key)),
+        Step::RemoveName(key) => drop(actual.names.remove(&key)),
+    }
+}
+
+fn failing(map: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
+    result.map_err(|error| Error::map(map, error))
+}
+
+fn removing(map: &'static str, result: Result<(), MapError>) -> Result<(), Error> {
+    match result {
+        Err(error) if !maps::is_missing(&error) => Err(Error::map(map, error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,292 @@
+//! What the maps should hold, given the configuration, the servers' health and the network.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use lbpersist_common::{
+    layout::{Name, NameKey, kind},
+    net::{Address, Endpoint, FrameAddresses, Mac},
+    route::{self, Neighbour, NeighbourKey, Route},
+    server::{Server, state},
+    service::{self, Pool, Reverse, Service, pool_flag},
+};
+
+use super::{
+    address::to_map,
+    identity::{Exhausted, Identities, Numbered, ServerIdentity},
+};
+use crate::{
+    balance::maglev::{self, Member},
+    model::{self, Model, ServerDown},
+    network::{NextHop, RouteTarget, View},
+};
+
+/// The contents of the maps that the daemon alone writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// `services`.
+    pub services: BTreeMap<Endpoint, Service>,
+    /// `reverse`.
+    pub reverse: BTreeMap<Endpoint, Reverse>,
+    /// `pools`; `side` is left to whoever publishes the rings.
+    pub pools: BTreeMap<u32, Pool>,
+    /// `servers`.
+    pub servers: BTreeMap<u32, Server>,
+    /// `rings`: who is in them; what is in their slots follows from that.
+    pub rings: BTreeMap<u32, Vec<Member>>,
+    /// `routes`.
+    pub routes: BTreeMap<(u32, Address), Route>,
+    /// `neighbours`.
+    pub neighbours: BTreeMap<NeighbourKey, Neighbour>,
+    /// `names`.
+    pub names: BTreeMap<NameKey, Name>,
+}
+
+/// A server by pool name, address and configured port.
+pub type ServerKey = (String, IpAddr, Option<u16>);
+
+/// What is needed to say what the maps should hold.
+pub struct Facts<'a> {
+    /// The configuration.
+    pub model: &'a Model,
+    /// The servers that are down.
+    pub down: &'a BTreeSet<ServerKey>,
+    /// The network.
+    pub view: &'a View,
+}
+
+impl Desired {
+    /// Computes it, giving numbers to what is new and forgetting those of what is gone.
+    pub fn compute(facts: &Facts<'_>, identities: &mut Identities) -> Result<Self, Exhausted> {
+        forget(facts.model, identities);
+        let mut desired = Self::default();
+        for pool in facts.model.pools.values() {
+            desired.add_pool(pool, facts, identities)?;
+        }
+        for virtual_service in facts.model.services.values() {
+            desired.add_service(virtual_service, facts.model, identities)?;
+        }
+        desired.add_network(facts.view);
+        Ok(desired)
+    }
+
+    /// The slots of a pool's ring.
+    pub fn slots(&self, pool: u32, ring_size: u32) -> Vec<u16> {
+        maglev::ring(self.rings.get(&pool).map_or(&[], Vec::as_slice), ring_size)
+    }
+
+    fn add_pool(
+        &mut self,
+        pool: &model::Pool,
+        facts: &Facts<'_>,
+        identities: &mut Identities,
+    ) -> Result<(), Exhausted> {
+        let given = identities.pool(&pool.name)?;
+        let slots = facts.model.data_path.ring_size;
+        let udp_idle = facts.model.idle_limits.udp;
+        self.pools.insert(given.number, pool_value(pool, given, slots, nanoseconds(udp_idle)));
+        let key = NameKey { kind: kind::POOL, number: given.number };
+        self.names.insert(key, Name::new(&pool.name, given.id));
+
+        let members = self.rings.entry(given.number).or_default();
+        for server in &pool.servers {
+            let identity = server_identity(given.number, server);
+            let known = identities.server(identity)?;
+            let key = (pool.name.clone(), server.address, server.port);
+            let up = !facts.down.contains(&key);
+            if up && server.weight > 0 {
+                members.push(Member {
+                    address: to_map(server.address),
+                    port: identity.port,
+                    weight: u32::from(server.weight),
+                    number: known.number,
+                });
+            }
+            let (interface, frame) = hop(facts.view, server.address);
+            let value = Server {
+                address: to_map(server.address),
+                generation: known.generation,
+                pool: given.number,
+                weight: u32::from(server.weight),
+                interface,
+                frame,
+                port: identity.port,
+                state: if up { state::UP } else { state::DOWN },
+                reserved: 0,
+            };
+            self.servers.insert(u32::from(known.number), value);
+        }
+        Ok(())
+    }
+
+    fn add_service(
+        &mut self,
+        configured: &model::VirtualService,
+        model: &Model,
+        identities: &mut Identities,
+    ) -> Result<(), Exhausted> {
+        let pool = identities.pool(&configured.pool)?;
+        let given = identities.service(&service_identity(configured))?;
+        let scope = scope(model, &configured.pool, given, pool);
+        let endpoint =
+            Endpoint::new(to_map(configured.address), configured.port, configured.protocol.number());
+        let value = Service { id: given.id, index: given.number, pool: pool.number, scope };
+        self.services.insert(endpoint, value);
+        let key = NameKey { kind: kind::SERVICE, number: given.number };
+        self.names.insert(key, Name::new(&configured.name, given.id));
+
+        let Some(servers) = model.pools.get(&configured.pool).map(|pool| &pool.servers) else {
+            return Ok(());
+        };
+        for server in servers {
+            let known = identities.server(server_identity(pool.number, server))?;
+            let answers = Endpoint::new(
+                to_map(server.address),
+                server.port.unwrap_or(configured.port),
+                configured.protocol.number(),
+            );
+            let value = Reverse {
+                address: endpoint.address,
+                port: endpoint.port,
+                reserved: 0,
+                service: given.id,
+                service_index: given.number,
+                server: u32::from(known.number),
+                pool: pool.number,
+                scope,
+            };
+            self.reverse.insert(answers, value);
+        }
+        Ok(())
+    }
+
+    fn add_network(&mut self, view: &View) {
+        // Without it the IPv6 default route would also match mapped IPv4 addresses that have no route of their own.
+        let no_ipv4 = (96, Address::from_ipv4([0; 4]));
+        self.routes.insert(no_ipv4, route_value(&RouteTarget::Unreachable));
+        for (prefix, target) in view.best_routes() {
+            self.routes.insert(route_key(prefix), route_value(&target));
+        }
+        for (&(interface, address), &mac) in &view.neighbours {
+            let Some(link) = view.links.get(&interface) else { continue };
+            let Some(source) = link.mac else { continue };
+            let key = NeighbourKey { address: to_map(address), interface, reserved: 0 };
+            self.neighbours.insert(key, Neighbour { frame: frame(source, mac) });
+        }
+    }
+}
+
+/// What a service is known by in [`Identities`].
+pub fn service_identity(service: &model::VirtualService) -> String {
+    identity_of(&service.name, &service.pool)
+}
+
+/// [`service_identity`] of a service by its name and that of its pool.
+pub fn identity_of(service: &str, pool: &str) -> String {
+    // Names have no control characters, so the newline cannot be part of one.
+    format!("{service}\n{pool}")
+}
+
+/// What a server is known by in [`Identities`].
+pub fn server_identity(pool: u32, server: &model::Server) -> ServerIdentity {
+    ServerIdentity { pool, address: server.address, port: server.port.unwrap_or(0) }
+}
+
+/// Whose entries a service's clients have.
+fn scope(model: &Model, pool_name: &str, service: Numbered, pool: Numbered) -> u32 {
+    let profile = model.pools.get(pool_name).and_then(|pool| pool.persistence.as_ref());
+    match profile.map(|profile| profile.scope) {
+        Some(model::Scope::Pool) => service::scope::pool(pool.id),
+        Some(model::Scope::VirtualService) | None => service::scope::service(service.id),
+    }
+}
+
+/// Drops the numbers of what the configuration no longer has.
+fn forget(model: &Model, identities: &mut Identities) {
+    let services: BTreeSet<String> = model.services.values().map(service_identity).collect();
+    let numbers: BTreeMap<u32, &model::Pool> = identities
+        .pools
+        .iter()
+        .filter_map(|(name, given)| Some((given.number, model.pools.get(name)?)))
+        .collect();
+    let servers: BTreeSet<ServerIdentity> = numbers
+        .iter()
+        .flat_map(|(&number, pool)| {
+            pool.servers.iter().map(move |server| server_identity(number, server))
+        })
+        .collect();
+    identities.retain(
+        |name| model.pools.contains_key(name),
+        |name| services.contains(name),
+        |identity| servers.contains(identity),
+    );
+}
+
+fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64) -> Pool {
+    let profile = pool.persistence.as_ref().filter(|profile| !profile.timeout.is_zero());
+    Pool {
+        slots,
+        side: 0,
+        flags: if profile.is_some() { pool_flag::PERSISTENT } else { 0 },
+        server_down: profile.map_or(service::server_down::IMMEDIATE, |profile| {
+            match profile.server_down {
+                ServerDown::Immediate => service::server_down::IMMEDIATE,
+                ServerDown::Never => service::server_down::NEVER,
+                ServerDown::Continue => service::server_down::CONTINUE,
+            }
+        }),
+        timeout_ns: profile.map_or(0, |profile| nanoseconds(profile.timeout)),
+        udp_idle_ns,
+        ipv4_mask: Address::ipv4_prefix_mask(profile.map_or(32, |profile| profile.ipv4_mask)),
+        ipv6_mask: Address::prefix_mask(profile.map_or(128, |profile| profile.ipv6_mask)),
+        id: given.id,
+        reserved: 0,
+    }
+}
+
+/// Nanoseconds of a duration; as many as fit.
+pub fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The interface and frame addresses on the way to a server; interface 0 while they are not known.
+fn hop(view: &View, server: IpAddr) -> (u32, FrameAddresses) {
+    match view.next_hop(server) {
+        NextHop::Resolved { interface, source, destination } => {
+            (interface, frame(source, destination))
+        }
+        NextHop::Unresolved { .. } | NextHop::Local | NextHop::Unreachable => {
+            (0, FrameAddresses::ZERO)
+        }
+    }
+}
+
+fn route_key(prefix: IpNet) -> (u32, Address) {
+    match prefix {
+        IpNet::V4(net) => (96 + u32::from(net.prefix_len()), to_map(net.network().into())),
+        IpNet::V6(net) => (u32::from(net.prefix_len()), to_map(net.network().into())),
+    }
+}
+
+fn route_value(target: &RouteTarget) -> Route {
+    let (kind, interface, frame) = match *target {
+        RouteTarget::Local => (route::kind::LOCAL, 0, FrameAddresses::ZERO),
+        RouteTarget::OnLink { interface, .. } => {
+            (route::kind::ON_LINK, interface, FrameAddresses::ZERO)
+        }
+        RouteTarget::Gateway { interface, source, mac: Some(mac), .. } => {
+            (route::kind::GATEWAY, interface, frame(source, mac))
+        }
+        RouteTarget::Gateway { mac: None, .. } | RouteTarget::Unreachable => {
+            (route::kind::UNREACHABLE, 0, FrameAddresses::ZERO)
+        }
+    };
+    Route { kind, interface, frame }
+}
+
+fn frame(source: [u8; 6], destination: [u8; 6]) -> FrameAddresses {
+    FrameAddresses { destination: Mac { bytes: destination }, source: Mac { bytes: source } }
+}

@@ -1,0 +1,275 @@
+//! The pinned maps, opened and typed.
+
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
+};
+use lbpersist_common::{
+    connection::{Connection, ConnectionKey, Handshake},
+    counter::{ServerCounters, ServiceCounters},
+    layout::{self, Layout, Name, NameKey},
+    net::{Address, Endpoint},
+    persistence::{Entry, EntryKey},
+    route::{Neighbour, NeighbourKey, Route},
+    server::Server,
+    service::{Pool, Reverse, Service},
+};
+
+use super::{
+    Error,
+    sys::{self, Batch},
+};
+
+/// Where things are pinned unless something else is asked for.
+pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
+
+/// The names of all maps, as the program declares them.
+pub const NAMES: [&str; 18] = [
+    "layout",
+    "names",
+    "services",
+    "reverse",
+    "pools",
+    "servers",
+    "rings",
+    "ring_template",
+    "entries",
+    "connections",
+    "handshakes",
+    "routes",
+    "neighbours",
+    "wanted",
+    "verdicts",
+    "events",
+    "service_stats",
+    "server_stats",
+];
+
+/// The directory that everything is pinned under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinDirectory(PathBuf);
+
+impl PinDirectory {
+    /// A directory on a BPF file system.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where maps are pinned.
+    pub fn maps(&self) -> PathBuf {
+        self.0.join("maps")
+    }
+
+    /// Where programs are pinned.
+    pub fn programs(&self) -> PathBuf {
+        self.0.join("programs")
+    }
+
+    /// Where links are pinned.
+    pub fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// Where one map is pinned.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+}
+
+impl Default for PinDirectory {
+    fn default() -> Self {
+        Self::new(DEFAULT_PIN_DIRECTORY)
+    }
+}
+
+/// Every map of the program.
+pub struct Maps {
+    /// The record of what was made.
+    pub layout: Array<MapData, Layout>,
+    /// Names of services and pools.
+    pub names: HashMap<MapData, NameKey, Name>,
+    /// Services by endpoint.
+    pub services: HashMap<MapData, Endpoint, Service>,
+    /// Services by the endpoints that answer for them.
+    pub reverse: HashMap<MapData, Endpoint, Reverse>,
+    /// Pools by number.
+    pub pools: Array<MapData, Pool>,
+    /// Servers by number.
+    pub servers: Array<MapData, Server>,
+    /// Rings by pool number.
+    pub rings: ArrayOfMaps<MapData, MapData>,
+    /// Client keys and their servers.
+    pub entries: Table<EntryKey, Entry>,
+    /// Connections.
+    pub connections: Table<ConnectionKey, Connection>,
+    /// Unfinished handshakes.
+    pub handshakes: Table<ConnectionKey, Handshake>,
+    /// Routes by prefix.
+    pub routes: LpmTrie<MapData, Address, Route>,
+    /// Neighbours.
+    pub neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
+    /// Neighbours that answers could not be sent to.
+    pub wanted: Table<NeighbourKey, u64>,
+    /// Packets by reason.
+    pub verdicts: PerCpuArray<MapData, u64>,
+    /// Events.
+    pub events: PerCpuArray<MapData, u64>,
+    /// Counters of services.
+    pub service_stats: PerCpuArray<MapData, ServiceCounters>,
+    /// Counters of servers.
+    pub server_stats: PerCpuArray<MapData, ServerCounters>,
+}
+
+impl Maps {
+    /// Opens the pinned maps.
+    ///
+    /// # Errors
+    ///
+    /// When nothing is pinned, or something of another layout.
+    pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
+        if !pins.map("layout").exists() {
+            return Err(Error::NotLoaded(pins.path().to_owned()));
+        }
+        let maps = Self {
+            layout: open(pins, "layout")?,
+            names: open(pins, "names")?,
+            services: open(pins, "services")?,
+            reverse: open(pins, "reverse")?,
+            pools: open(pins, "pools")?,
+            servers: open(pins, "servers")?,
+            rings: open(pins, "rings")?,
+            entries: Table::open(pins, "entries")?,
+            connections: Table::open(pins, "connections")?,
+            handshakes: Table::open(pins, "handshakes")?,
+            routes: open(pins, "routes")?,
+            neighbours: open(pins, "neighbours")?,
+            wanted: Table::open(pins, "wanted")?,
+            verdicts: open(pins, "verdicts")?,
+            events: open(pins, "events")?,
+            service_stats: open(pins, "service_stats")?,
+            server_stats: open(pins, "server_stats")?,
+        };
+        let found = maps.layout()?.version;
+        if found != layout::VERSION {
+            return Err(other_layout(pins, found));
+        }
+        Ok(maps)
+    }
+
+    /// The record of what was made.
+    pub fn layout(&self) -> Result<Layout, Error> {
+        self.layout.get(&0, 0).map_err(|error| Error::map("layout", error))
+    }
+}
+
+/// A table that is read in batches.
+pub struct Table<K, V> {
+    name: &'static str,
+    map: HashMap<MapData, K, V>,
+    // The same map once more: aya's typed form does not show its descriptor.
+    raw: MapData,
+}
+
+/// Records that one system call reads.
+const BATCH: u32 = 4_096;
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    fn open(pins: &PinDirectory, name: &'static str) -> Result<Self, Error> {
+        Ok(Self { name, map: open(pins, name)?, raw: raw(pins, name)? })
+    }
+
+    /// The records after `after`, and where to go on; see [`Batch::next`].
+    pub(super) fn batch(&self, after: Option<u32>) -> Result<Batch<K, V>, Error> {
+        sys::lookup_batch(self.raw.fd().as_fd(), after, BATCH)
+            .map_err(|error| Error::map(self.name, error))
+    }
+
+    /// All records. One that comes or goes meanwhile may be missed or seen.
+    pub fn all(&self) -> Result<Vec<(K, V)>, Error> {
+        all(&self.raw, self.name)
+    }
+
+    /// Removes a record, and says whether it was there.
+    pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
+        match self.map.remove(key) {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(Error::map(self.name, error)),
+        }
+    }
+
+    /// How many records there is room for.
+    pub fn capacity(&self) -> Result<u32, Error> {
+        let info = self.raw.info().map_err(|error| Error::map(self.name, error))?;
+        Ok(info.max_entries())
+    }
+}
+
+/// All records of a pinned hash or array map.
+pub(super) fn scan<K: Pod, V: Pod>(
+    pins: &PinDirectory,
+    name: &'static str,
+) -> Result<Vec<(K, V)>, Error> {
+    all(&raw(pins, name)?, name)
+}
+
+fn all<K: Pod, V: Pod>(map: &MapData, name: &'static str) -> Result<Vec<(K, V)>, Error> {
+    let mut records = Vec::new();
+    let mut after = None;
+    loop {
+        let batch = sys::lookup_batch(map.fd().as_fd(), after, BATCH)
+            .map_err(|error| Error::map(name, error))?;
+        records.extend(batch.records);
+        after = batch.next;
+        if after.is_none() {
+            return Ok(records);
+        }
+    }
+}
+
+/// Whether an operation failed because the key is not there.
+pub(super) fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
+}
+
+/// The refusal of maps whose layout is `found`.
+pub(super) fn other_layout(pins: &PinDirectory, found: u32) -> Error {
+    Error::OtherLayout { path: pins.path().to_owned(), found, known: layout::VERSION }
+}
+
+fn open<T: TryFrom<Map, Error = MapError>>(
+    pins: &PinDirectory,
+    name: &'static str,
+) -> Result<T, Error> {
+    let data = raw(pins, name)?;
+    Map::from_map_data(data).and_then(T::try_from).map_err(|error| Error::map(name, error))
+}
+
+pub(super) fn raw(pins: &PinDirectory, name: &'static str) -> Result<MapData, Error> {
+    MapData::from_pin(pins.map(name)).map_err(|error| {
+        if permission(&error) {
+            Error::NotPermitted("open the pinned maps")
+        } else {
+            Error::map(name, error)
+        }
+    })
+}
+
+fn permission(error: &MapError) -> bool {
+    let MapError::SyscallError(error) = error else { return false };
+    error.io_error.kind() == std::io::ErrorKind::PermissionDenied
+}

@@ -1,0 +1,274 @@
+//! The program and its maps: loaded from the object that is part of this binary, and pinned.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::MapError,
+    programs::{ProgramError, TestRun, TestRunOptions, Xdp},
+};
+use lbpersist_common::{
+    layout::{self, Layout},
+    maintenance::Request,
+};
+
+use super::{
+    Error,
+    maps::{self, Maps, NAMES, PinDirectory},
+};
+use crate::model::DataPathSettings;
+
+/// The BPF object, as the build script left it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbpersist-ebpf"));
+
+/// Name of the program that carries packets, in the object and under the pin directory.
+pub const PROGRAM: &str = "lbpersist";
+const MAINTAIN: &str = "maintain";
+const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
+
+/// The loaded program.
+pub struct Object {
+    ebpf: Ebpf,
+}
+
+impl Object {
+    /// Loads the program, on the maps that are pinned already or on new ones, which it pins. Programs that were pinned before
+    /// go on running on their interfaces until their links are given the new one.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, when there is no BPF file system, or when what is pinned does not fit.
+    pub fn load(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Self, Error> {
+        prepare_directories(pins)?;
+        refuse_other_layout(pins, settings)?;
+        let fresh = !pins.map("layout").exists();
+        let result = Self::load_programs(pins, settings);
+        if result.is_err() && fresh {
+            // Nothing was there before, so nothing half made may stay.
+            let _ = remove_all(pins);
+        }
+        result
+    }
+
+    /// The program that carries packets.
+    pub fn program(&mut self) -> Result<&mut Xdp, Error> {
+        self.named(PROGRAM)
+    }
+
+    /// Has the kernel answer `requests`; afterwards `argument` of each says whether it acted. At most
+    /// [`lbpersist_common::maintenance::BATCH`] of them.
+    pub fn maintain(&mut self, requests: &mut [Request]) -> Result<(), Error> {
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let input = bytemuck::cast_slice::<_, u8>(requests).to_vec();
+        let program: &mut Xdp = self.named(MAINTAIN)?;
+        program
+            .test_run(TestRunOptions {
+                data_in: Some(&input),
+                data_out: Some(bytemuck::cast_slice_mut(requests)),
+                ..TestRunOptions::default()
+            })
+            .map_err(|error| refused("a run of program `maintain`", &error))?;
+        Ok(())
+    }
+
+    fn load_programs(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Self, Error> {
+        let paths: Vec<PathBuf> = NAMES.iter().map(|name| pins.map(name)).collect();
+        let mut loader = EbpfLoader::new();
+        for (name, path) in NAMES.iter().zip(&paths) {
+            loader.map_pin_path(name, path.as_path());
+        }
+        loader
+            .map_max_entries("entries", settings.entry_table)
+            .map_max_entries("connections", settings.connection_table)
+            .map_max_entries("handshakes", settings.handshake_table);
+        let ebpf = loader.load(OBJECT).map_err(loading)?;
+        let mut object = Self { ebpf };
+        write_layout(pins, settings)?;
+        for name in [PROGRAM, MAINTAIN] {
+            object.named(name)?.load().map_err(|error| program_error(name, &error))?;
+            object.pin(name, &pins.programs().join(name))?;
+        }
+        Ok(object)
+    }
+
+    fn pin(&mut self, name: &'static str, path: &Path) -> Result<(), Error> {
+        remove_file(path)?;
+        self.named(name)?
+            .pin(path)
+            .map_err(|error| refused(&format!("to pin program `{name}`"), &error))
+    }
+
+    fn named(&mut self, name: &'static str) -> Result<&mut Xdp, Error> {
+        let missing = || Error::Refused {
+            what: format!("program `{name}`"),
+            detail: "it is not in the object".to_owned(),
+        };
+        self.ebpf
+            .program_mut(name)
+            .ok_or_else(missing)?
+            .try_into()
+            .map_err(|error: ProgramError| program_error(name, &error))
+    }
+}
+
+/// Removes every pin, and with the last of them the maps and programs themselves. Says whether there was anything.
+pub fn remove_all(pins: &PinDirectory) -> Result<bool, Error> {
+    match fs::remove_dir_all(pins.path()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => {
+            Err(Error::Pin { action: "remove", path: pins.path().to_owned(), source })
+        }
+    }
+}
+
+/// Removes a pin if it is there.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Pin { action: "remove", path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes the directories that things are pinned in.
+pub fn prepare_directories(pins: &PinDirectory) -> Result<(), Error> {
+    for directory in [pins.maps(), pins.programs(), pins.links()] {
+        fs::create_dir_all(&directory).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied if !is_root() => {
+                Error::NotPermitted("make the pin directory")
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {
+                Error::NoBpfFileSystem(pins.path().to_owned())
+            }
+            _ => Error::Pin { action: "make directory", path: directory.clone(), source },
+        })?;
+    }
+    if on_bpf_file_system(pins.path()) {
+        return Ok(());
+    }
+    let _ = fs::remove_dir_all(pins.path());
+    Err(Error::NoBpfFileSystem(pins.path().to_owned()))
+}
+
+/// Mounts the BPF file system at its usual place if `pins` are to be there and it is missing.
+pub fn mount_bpf_file_system(pins: &PinDirectory) {
+    let usual = Path::new(BPF_FILE_SYSTEM);
+    if pins.path().starts_with(usual) && !on_bpf_file_system(usual) && is_root() {
+        // What follows says what is wrong if this fails.
+        let _ = std::process::Command::new("mount")
+            .args(["-t", "bpf", "bpf", BPF_FILE_SYSTEM])
+            .stderr(std::process::Stdio::null())
+            .status();
+    }
+}
+
+fn refuse_other_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Result<(), Error> {
+    if !pins.map("layout").exists() {
+        return Ok(());
+    }
+    let layout: Vec<(u32, Layout)> = maps::scan(pins, "layout")?;
+    let Some((_, layout)) = layout.first() else { return Ok(()) };
+    if layout.version != layout::VERSION {
+        return Err(maps::other_layout(pins, layout.version));
+    }
+    if layout.ring_slots != settings.ring_size {
+        return Err(Error::OtherRingSize {
+            pinned: layout.ring_slots,
+            configured: settings.ring_size,
+        });
+    }
+    Ok(())
+}
+
+/// Writes the record of what was made, the first time.
+fn write_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Result<(), Error> {
+    let raw = maps::raw(pins, "layout")?;
+    let map = aya::maps::Map::from_map_data(raw).map_err(|error| Error::map("layout", error))?;
+    let mut map: aya::maps::Array<_, Layout> =
+        map.try_into().map_err(|error: MapError| Error::map("layout", error))?;
+    let found = map.get(&0, 0).map_err(|error| Error::map("layout", error))?;
+    if found.version == layout::VERSION {
+        return Ok(());
+    }
+    let record = Layout {
+        version: layout::VERSION,
+        ring_slots: settings.ring_size,
+        next_id: 0,
+        reserved: 0,
+    };
+    map.set(0, record, 0).map_err(|error| Error::map("layout", error))
+}
+
+/// Warns of tables whose size differs from what the configuration says: a size is fixed when the maps are made.
+pub fn size_differences(maps: &Maps, settings: &DataPathSettings) -> Result<Vec<String>, Error> {
+    let sizes = [
+        ("entry_table", maps.entries.capacity()?, settings.entry_table),
+        ("connection_table", maps.connections.capacity()?, settings.connection_table),
+        ("handshake_table", maps.handshakes.capacity()?, settings.handshake_table),
+    ];
+    let differing = sizes.into_iter().filter(|(_, pinned, configured)| pinned != configured);
+    Ok(differing
+        .map(|(name, pinned, configured)| {
+            format!(
+                "{name} is {configured} in the configuration, but the pinned table keeps its size of {pinned} until \
+                 `lbpersist detach --all` removes it with its entries"
+            )
+        })
+        .collect())
+}
+
+fn is_root() -> bool {
+    // Files under /proc/self belong to the effective user.
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+fn on_bpf_file_system(path: &Path) -> bool {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else { return false };
+    let longest = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
+            path.starts_with(point).then_some((point.len(), kind))
+        })
+        .max_by_key(|(length, _)| *length);
+    longest.is_some_and(|(_, kind)| kind == "bpf")
+}
+
+fn loading(error: EbpfError) -> Error {
+    if let EbpfError::MapError(MapError::CreateError { name, io_error }) = &error {
+        if io_error.kind() == io::ErrorKind::PermissionDenied {
+            return Error::NotPermitted("make a map");
+        }
+        return Error::Refused { what: format!("map `{name}`"), detail: io_error.to_string() };
+    }
+    refused("the BPF object", &error)
+}
+
+fn program_error(name: &str, error: &ProgramError) -> Error {
+    if let ProgramError::LoadError { io_error, .. } = error
+        && io_error.kind() == io::ErrorKind::PermissionDenied
+        && !is_root()
+    {
+        return Error::NotPermitted("load a program");
+    }
+    refused(&format!("program `{name}`"), error)
+}
+
+fn refused(what: &str, error: &dyn std::error::Error) -> Error {
+    let mut detail = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        detail = format!("{detail}: {cause}");
+        source = cause.source();
+    }
+    Error::Refused { what: what.to_owned(), detail }
+}

@@ -1,0 +1,93 @@
+//! What is to be done about the difference between what the maps hold and what they should.
+//!
+//! A plan is data: a list of steps in an order that leaves every packet a right answer at every moment. What something refers
+//! to is written before it, and deleted after it.
+
+use std::collections::BTreeMap;
+
+use lbpersist_common::{
+    layout::{Name, NameKey},
+    net::{Address, Endpoint},
+    route::{Neighbour, NeighbourKey, Route},
+    server::Server,
+    service::{Pool, Reverse, Service},
+};
+
+use super::desired::Desired;
+
+/// One change to the maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write a name.
+    SetName(NameKey, Name),
+    /// Write a route: prefix length and prefix.
+    SetRoute((u32, Address), Route),
+    /// Write a neighbour.
+    SetNeighbour(NeighbourKey, Neighbour),
+    /// Write a server.
+    SetServer(u32, Server),
+    /// Compute and publish the ring of a pool, and write the pool.
+    SetPool(u32, Pool),
+    /// Write where answers of a server go.
+    SetReverse(Endpoint, Reverse),
+    /// Write a service.
+    SetService(Endpoint, Service),
+    /// Delete a service.
+    RemoveService(Endpoint),
+    /// Delete where answers of a server go.
+    RemoveReverse(Endpoint),
+    /// Clear a pool and drop its ring.
+    RemovePool(u32),
+    /// Mark a server as absent; its generation stays.
+    RemoveServer(u32),
+    /// Delete a neighbour.
+    RemoveNeighbour(NeighbourKey),
+    /// Delete a route.
+    RemoveRoute((u32, Address)),
+    /// Delete a name.
+    RemoveName(NameKey),
+}
+
+/// The steps from `actual` to `desired`.
+pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let was = actual;
+    let is = desired;
+    steps.extend(changed(&was.names, &is.names).map(|(k, v)| Step::SetName(k, v)));
+    steps.extend(changed(&was.routes, &is.routes).map(|(k, v)| Step::SetRoute(k, v)));
+    steps.extend(changed(&was.neighbours, &is.neighbours).map(|(k, v)| Step::SetNeighbour(k, v)));
+    // Going down comes after the rings: until then new clients still find the server usable, and none is left without one.
+    let (up, down): (Vec<_>, Vec<_>) = changed(&was.servers, &is.servers)
+        .partition(|(_, server)| server.state == lbpersist_common::server::state::UP);
+    steps.extend(up.into_iter().map(|(k, v)| Step::SetServer(k, v)));
+    let pools = is.pools.iter().filter(|(number, pool)| {
+        was.pools.get(number) != Some(pool) || was.rings.get(number) != is.rings.get(number)
+    });
+    steps.extend(pools.map(|(&k, &v)| Step::SetPool(k, v)));
+    steps.extend(down.into_iter().map(|(k, v)| Step::SetServer(k, v)));
+    steps.extend(changed(&was.reverse, &is.reverse).map(|(k, v)| Step::SetReverse(k, v)));
+    steps.extend(changed(&was.services, &is.services).map(|(k, v)| Step::SetService(k, v)));
+
+    steps.extend(gone(&was.services, &is.services).map(Step::RemoveService));
+    steps.extend(gone(&was.reverse, &is.reverse).map(Step::RemoveReverse));
+    steps.extend(gone(&was.pools, &is.pools).map(Step::RemovePool));
+    steps.extend(gone(&was.servers, &is.servers).map(Step::RemoveServer));
+    steps.extend(gone(&was.neighbours, &is.neighbours).map(Step::RemoveNeighbour));
+    steps.extend(gone(&was.routes, &is.routes).map(Step::RemoveRoute));
+    steps.extend(gone(&was.names, &is.names).map(Step::RemoveName));
+    steps
+}
+
+fn changed<'a, K: Ord + Copy, V: PartialEq + Copy>(
+    was: &'a BTreeMap<K, V>,
+    is: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (K, V)> + 'a {
+    is.iter().filter(|(key, value)| was.get(key) != Some(value)).map(|(&key, &value)| (key, value))
+}
+
+fn gone<'a, K: Ord + Copy, V>(
+    was: &'a BTreeMap<K, V>,
+    is: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = K> + 'a {
+    was.keys().filter(|key| !is.contains_key(key)).copied()
+}

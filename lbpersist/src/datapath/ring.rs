@@ -1,0 +1,117 @@
+//! Rings as the daemon writes them: the memory is shared with the program.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::atomic::{AtomicU16, AtomicU32, Ordering},
+};
+
+use aya::maps::MapData;
+use lbpersist_common::ring::{Slot, mark};
+
+use super::{Error, sys};
+
+/// BPF_F_MMAPABLE and BPF_F_INNER_MAP of linux/bpf.h: shared with the daemon, and of any size within `rings`.
+const FLAGS: u32 = (1 << 10) | (1 << 12);
+
+/// The memory of one ring.
+pub struct Ring {
+    memory: sys::SharedMemory<SharedSlot>,
+}
+
+/// A [`Slot`] that the program writes at the same time.
+#[repr(C, align(8))]
+struct SharedSlot {
+    servers: [AtomicU16; 2],
+    marks: AtomicU32,
+}
+
+const _: () = assert!(size_of::<SharedSlot>() == size_of::<Slot>());
+
+impl Ring {
+    /// Makes the map of a new ring, empty and unmarked. `template` is the map its type information comes from.
+    pub(super) fn create(
+        template: BorrowedFd<'_>,
+        slots: u32,
+    ) -> Result<MapData, Error> {
+        let fd = sys::create_array_like(template, "ring", slots, FLAGS)
+            .map_err(|error| Error::map("rings", error))?;
+        MapData::from_fd(fd).map_err(|error| Error::map("rings", error))
+    }
+
+    /// Maps a ring's memory.
+    pub(super) fn of(map: &MapData, slots: u32) -> Result<Self, Error> {
+        let memory = sys::SharedMemory::map(map.fd().as_fd(), slots as usize)
+            .map_err(|error| Error::map("rings", error))?;
+        Ok(Self { memory })
+    }
+
+    /// How many slots it has.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.memory.values().len()).unwrap_or(u32::MAX)
+    }
+
+    /// The server number of `slot` on `side`.
+    pub fn server(&self, slot: u32, side: u32) -> u16 {
+        self.memory.values()[slot as usize].servers[side as usize & 1].load(Ordering::Relaxed)
+    }
+
+    /// Whether `side` holds exactly `numbers`.
+    pub fn holds(&self, numbers: &[u16], side: u32) -> bool {
+        let side = side as usize & 1;
+        let slots = self.memory.values();
+        slots.len() == numbers.len()
+            && slots
+                .iter()
+                .zip(numbers)
+                .all(|(slot, number)| slot.servers[side].load(Ordering::Relaxed) == *number)
+    }
+
+    /// Writes `numbers` to `side`, which must not be the current one, and marks every slot that will change hands, so that
+    /// its living clients are looked up from then on.
+    pub fn prepare(&self, numbers: &[u16], side: u32) {
+        let (side, current) = (side as usize & 1, !side as usize & 1);
+        for (slot, &number) in self.memory.values().iter().zip(numbers) {
+            if slot.servers[current].load(Ordering::Relaxed) != number {
+                slot.marks.fetch_or(mark::EXCEPTION, Ordering::Relaxed);
+            }
+            slot.servers[side].store(number, Ordering::Relaxed);
+        }
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Marks `slot` for `reason`.
+    pub fn mark(&self, slot: u32, reason: u32) {
+        let marks = &self.memory.values()[slot as usize].marks;
+        if marks.load(Ordering::Relaxed) & reason == 0 {
+            marks.fetch_or(reason, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins a look for `reasons`: what is marked now is old.
+    pub fn begin_look(&self, reasons: u32) {
+        for slot in self.memory.values() {
+            if slot.marks.load(Ordering::Relaxed) & reasons == 0 {
+                continue;
+            }
+            // Stale first: at no moment is a marked slot without a mark.
+            let fresh = slot.marks.load(Ordering::Relaxed) & reasons;
+            slot.marks.fetch_or(fresh << mark::STALE_SHIFT, Ordering::Relaxed);
+            slot.marks.fetch_and(!fresh, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends a look for `reasons`: what was old and was not found again is dropped.
+    pub fn end_look(&self, reasons: u32) {
+        let stale = reasons << mark::STALE_SHIFT;
+        for slot in self.memory.values() {
+            if slot.marks.load(Ordering::Relaxed) & stale != 0 {
+                slot.marks.fetch_and(!stale, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many slots are marked.
+    pub fn marked(&self) -> usize {
+        self.memory.values().iter().filter(|slot| slot.marks.load(Ordering::Relaxed) != 0).count()
+    }
+}

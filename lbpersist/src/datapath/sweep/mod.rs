@@ -1,0 +1,375 @@
+//! Keeping the tables true over time, away from the packets' way.
+//!
+//! Expiry is exact without it, since packets look at the time themselves. The sweep reclaims what has expired, ends connections
+//! that went silent, puts counts of open connections right after evictions, and clears marks of slots whose reason is
+//! gone. It works in portions: the daemon calls [`Sweep::portion`] between other things, and a pass is followed by a rest in
+//! proportion to what it cost.
+
+mod judge;
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use lbpersist_common::{
+    connection::{Connection, ConnectionKey},
+    hash,
+    maintenance::{BATCH, Operation, Request},
+    net::Address,
+    persistence::{Entry, EntryKey},
+    ring::{mark, slot_of},
+    server::Binding,
+    service::{Pool, pool_flag},
+};
+
+use self::judge::{ConnectionFate, EntryFate, Limits};
+use super::{Error, apply::DataPath, desired::Desired, ring::Ring};
+use crate::model::{IdleLimits, Protocol};
+
+/// After a pass of one second the sweep rests for twenty.
+const REST: u32 = 20;
+
+/// The reasons that a pass over entries and connections looks for.
+const PASS_REASONS: u32 = mark::EXCEPTION | mark::SUSPECT;
+
+/// Where the sweep is, and what it remembers of this pass and the last.
+pub struct Sweep {
+    phase: Phase,
+    limits: Limits,
+    interval: Duration,
+    rest_until: Option<Instant>,
+    spent: Duration,
+    rings: HashMap<u32, (Ring, u32)>,
+    tally: HashMap<(EntryKey, u64), u32>,
+    doubts: HashMap<EntryKey, Doubt>,
+    new_doubts: HashMap<EntryKey, Doubt>,
+    requests: Vec<Request>,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Rest,
+    Connections(Option<u32>),
+    Entries(Option<u32>),
+}
+
+/// An entry whose count did not fit what was found. It is put right when the next pass finds the very same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Doubt {
+    count_word: u64,
+    found: u32,
+}
+
+/// Whether to come back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more to do now.
+    More,
+    /// There is nothing to do before the interval has passed.
+    Rest,
+}
+
+/// Services and scopes by the ids that keys hold.
+pub struct Index<'a> {
+    pools: &'a std::collections::BTreeMap<u32, Pool>,
+    services: HashMap<u32, ServiceInfo>,
+    scopes: HashMap<u32, u32>,
+}
+
+struct ServiceInfo {
+    pool: u32,
+    scope: u32,
+    protocol: Option<Protocol>,
+}
+
+impl<'a> Index<'a> {
+    /// An index of what the maps hold.
+    pub fn of(desired: &'a Desired) -> Self {
+        let mut index =
+            Self { pools: &desired.pools, services: HashMap::new(), scopes: HashMap::new() };
+        for (endpoint, service) in &desired.services {
+            let protocol = u8::try_from(endpoint.protocol).ok().and_then(Protocol::from_number);
+            index.scopes.insert(service.scope, service.pool);
+            index.services.insert(
+                service.id,
+                ServiceInfo { pool: service.pool, scope: service.scope, protocol },
+            );
+        }
+        index
+    }
+}
+
+impl Sweep {
+    /// A sweep that has just begun to rest.
+    pub fn new(limits: &IdleLimits, interval: Duration) -> Self {
+        Self {
+            phase: Phase::Rest,
+            limits: Limits::from(limits),
+            interval,
+            rest_until: None,
+            spent: Duration::ZERO,
+            rings: HashMap::new(),
+            tally: HashMap::new(),
+            doubts: HashMap::new(),
+            new_doubts: HashMap::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// Drops unfinished handshakes that are too old, and marks the slots of the others. The table is small, so this is
+    /// done in one go.
+    pub fn handshakes(&mut self, data_path: &mut DataPath, now_ns: u64) -> Result<(), Error> {
+        let rings = open_rings(data_path)?;
+        for (ring, _) in rings.values() {
+            ring.begin_look(mark::HANDSHAKE);
+        }
+        let found = data_path.maps.handshakes.all()?;
+        let mut old = Vec::new();
+        {
+            let index = Index::of(data_path.actual());
+            for (key, handshake) in found {
+                if now_ns.saturating_sub(handshake.started_ns) > self.limits.handshake_ns {
+                    old.push(key);
+                } else if let Some((pool, slot)) = index.slot_of_connection(&key)
+                    && let Some((ring, _)) = rings.get(&pool)
+                {
+                    ring.mark(slot, mark::HANDSHAKE);
+                }
+            }
+        }
+        for key in old {
+            data_path.maps.handshakes.remove(&key)?;
+        }
+        for (ring, _) in rings.values() {
+            ring.end_look(mark::HANDSHAKE);
+        }
+        Ok(())
+    }
+
+    /// Does a portion of a pass, or rests.
+    pub fn portion(&mut self, data_path: &mut DataPath, now_ns: u64) -> Result<Progress, Error> {
+        if let Phase::Rest = self.phase
+            && self.rest_until.is_some_and(|until| Instant::now() < until)
+        {
+            return Ok(Progress::Rest);
+        }
+        let begin = Instant::now();
+        self.phase = match self.phase {
+            Phase::Rest => self.begin_pass(data_path)?,
+            Phase::Connections(after) => self.connections(data_path, after, now_ns)?,
+            Phase::Entries(after) => self.entries(data_path, after, now_ns)?,
+        };
+        self.spent += begin.elapsed();
+        if !matches!(self.phase, Phase::Rest) {
+            return Ok(Progress::More);
+        }
+        let rest = (self.spent * REST).max(self.interval);
+        self.rest_until = Some(Instant::now() + rest);
+        self.spent = Duration::ZERO;
+        Ok(Progress::Rest)
+    }
+
+    fn begin_pass(&mut self, data_path: &DataPath) -> Result<Phase, Error> {
+        self.rings = open_rings(data_path)?;
+        for (ring, _) in self.rings.values() {
+            ring.begin_look(PASS_REASONS);
+        }
+        self.tally.clear();
+        Ok(Phase::Connections(None))
+    }
+
+    fn connections(
+        &mut self,
+        data_path: &mut DataPath,
+        after: Option<u32>,
+        now_ns: u64,
+    ) -> Result<Phase, Error> {
+        let batch = data_path.maps.connections.batch(after)?;
+        {
+            let index = Index::of(data_path.actual());
+            for (key, connection) in &batch.records {
+                self.connection(&index, key, connection, now_ns);
+            }
+        }
+        self.send(data_path)?;
+        Ok(match batch.next {
+            Some(next) => Phase::Connections(Some(next)),
+            None => Phase::Entries(None),
+        })
+    }
+
+    fn connection(
+        &mut self,
+        index: &Index<'_>,
+        key: &ConnectionKey,
+        connection: &Connection,
+        now_ns: u64,
+    ) {
+        let info = index.services.get(&key.service);
+        let entry = info.and_then(|info| index.entry_key(info, &key.client)).unwrap_or(NO_ENTRY);
+        let protocol = info.and_then(|info| info.protocol);
+        let at_pick = self.note_binding(index.slot_of_connection(key), connection.binding);
+        let operation = match judge::connection(connection, protocol, &self.limits, at_pick, now_ns)
+        {
+            ConnectionFate::Open => None,
+            ConnectionFate::Lingering => return,
+            ConnectionFate::Suspect => {
+                if let Some((pool, slot)) = index.slot_of_connection(key)
+                    && let Some((ring, _)) = self.rings.get(&pool)
+                {
+                    ring.mark(slot, mark::SUSPECT);
+                }
+                (connection.suspect == 0).then_some(Operation::SuspectConnection)
+            }
+            ConnectionFate::Idle => Some(Operation::EndConnection),
+            ConnectionFate::Over => Some(Operation::DeleteConnection),
+        };
+        let counts = !matches!(
+            operation,
+            Some(Operation::EndConnection | Operation::DeleteConnection)
+        );
+        if counts && connection.entry_created_ns != 0 {
+            *self.tally.entry((entry, connection.entry_created_ns)).or_default() += 1;
+        }
+        if let Some(operation) = operation {
+            self.requests.push(Request {
+                operation: operation as u32,
+                argument: 0,
+                entry,
+                connection: *key,
+                created_ns: connection.entry_created_ns,
+                seen_ns: connection.last_seen_ns,
+                count_word: 0,
+            });
+        }
+    }
+
+    fn entries(
+        &mut self,
+        data_path: &mut DataPath,
+        after: Option<u32>,
+        now_ns: u64,
+    ) -> Result<Phase, Error> {
+        let batch = data_path.maps.entries.batch(after)?;
+        let mut orphans = Vec::new();
+        {
+            let index = Index::of(data_path.actual());
+            for (key, entry) in &batch.records {
+                match index.scopes.get(&key.scope).and_then(|pool| index.pools.get(pool)) {
+                    Some(pool) => self.entry(&index, pool, key, entry, now_ns),
+                    None => orphans.push(*key),
+                }
+            }
+        }
+        for key in orphans {
+            data_path.maps.entries.remove(&key)?;
+        }
+        self.send(data_path)?;
+        if let Some(next) = batch.next {
+            return Ok(Phase::Entries(Some(next)));
+        }
+        for (ring, _) in self.rings.values() {
+            ring.end_look(PASS_REASONS);
+        }
+        self.rings.clear();
+        self.tally = HashMap::new();
+        self.doubts = std::mem::take(&mut self.new_doubts);
+        Ok(Phase::Rest)
+    }
+
+    fn entry(
+        &mut self,
+        index: &Index<'_>,
+        pool: &Pool,
+        key: &EntryKey,
+        entry: &Entry,
+        now_ns: u64,
+    ) {
+        let number = index.scopes.get(&key.scope).copied().unwrap_or_default();
+        let slot = slot_of(hash::client(&key.client, 0), pool.slots);
+        let found = self.tally.get(&(*key, entry.created_ns)).copied().unwrap_or(0);
+        let (operation, argument) = match judge::entry(entry, pool, found, now_ns) {
+            EntryFate::Live => {
+                self.note_binding(Some((number, slot)), entry.binding);
+                return;
+            }
+            EntryFate::Expired => (Operation::ReclaimEntry, 0),
+            EntryFate::Miscounted => {
+                self.note_binding(Some((number, slot)), entry.binding);
+                let doubt = Doubt { count_word: entry.count_word(), found };
+                if self.doubts.get(key) != Some(&doubt) {
+                    self.new_doubts.insert(*key, doubt);
+                    return;
+                }
+                (Operation::RepairEntry, found)
+            }
+        };
+        self.requests.push(Request {
+            operation: operation as u32,
+            argument,
+            entry: *key,
+            connection: NO_CONNECTION,
+            created_ns: entry.created_ns,
+            seen_ns: entry.idle_since_ns,
+            count_word: entry.count_word(),
+        });
+    }
+
+    /// Marks the slot of a binding that differs from the ring's pick; says whether it is the pick.
+    fn note_binding(&self, place: Option<(u32, u32)>, binding: Binding) -> bool {
+        let Some((pool, slot)) = place else { return true };
+        let Some((ring, side)) = self.rings.get(&pool) else { return true };
+        let at_pick = u32::from(ring.server(slot, *side)) == binding.server;
+        if !at_pick {
+            ring.mark(slot, mark::EXCEPTION);
+        }
+        at_pick
+    }
+
+    fn send(&mut self, data_path: &mut DataPath) -> Result<(), Error> {
+        for requests in self.requests.chunks_mut(BATCH) {
+            data_path.object.maintain(requests)?;
+        }
+        self.requests.clear();
+        Ok(())
+    }
+}
+
+impl Index<'_> {
+    fn slot_of_connection(&self, key: &ConnectionKey) -> Option<(u32, u32)> {
+        let number = self.services.get(&key.service)?.pool;
+        let pool = self.pools.get(&number)?;
+        let hash = if pool.flags & pool_flag::PERSISTENT != 0 {
+            hash::client(&masked(&key.client, pool), 0)
+        } else {
+            hash::client(&key.client, key.client_port)
+        };
+        Some((number, slot_of(hash, pool.slots)))
+    }
+
+    fn entry_key(&self, info: &ServiceInfo, client: &Address) -> Option<EntryKey> {
+        let pool = self.pools.get(&info.pool)?;
+        Some(EntryKey { client: masked(client, pool), scope: info.scope, reserved: 0 })
+    }
+}
+
+/// The key of no entry: scope 0 is never given out.
+const NO_ENTRY: EntryKey = EntryKey { client: Address::UNSPECIFIED, scope: 0, reserved: 0 };
+
+const NO_CONNECTION: ConnectionKey =
+    ConnectionKey { client: Address::UNSPECIFIED, service: 0, client_port: 0, service_port: 0 };
+
+fn masked(client: &Address, pool: &Pool) -> Address {
+    client.masked(if client.is_ipv4() { &pool.ipv4_mask } else { &pool.ipv6_mask })
+}
+
+fn open_rings(data_path: &DataPath) -> Result<HashMap<u32, (Ring, u32)>, Error> {
+    let mut rings = HashMap::new();
+    for &number in data_path.actual().pools.keys() {
+        if let Some(ring) = data_path.ring(number)? {
+            rings.insert(number, (ring, data_path.side(number)?));
+        }
+    }
+    Ok(rings)
+}

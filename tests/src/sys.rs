@@ -1,0 +1,129 @@
+//! The system calls of the harness that the standard library does not offer. The only unsafe code outside data-path rows.
+#![expect(
+    unsafe_code,
+    reason = "namespaces, signals and offload settings have no safe interface"
+)]
+
+use std::{
+    fs::File,
+    io,
+    net::UdpSocket,
+    os::fd::{AsRawFd as _, RawFd},
+};
+
+/// A signal for a process of ours.
+#[derive(Clone, Copy, Debug)]
+pub enum Signal {
+    /// Please end.
+    Terminate,
+    /// End now, without a chance to clean up.
+    Kill,
+}
+
+/// What a network interface leaves to hardware, or to the kernel's batching.
+#[derive(Clone, Copy, Debug)]
+pub enum Offload {
+    /// Checksums of sent packets.
+    TransmitChecksum,
+    /// Segmentation by the device.
+    TcpSegmentation,
+    /// Segmentation just before the device.
+    GenericSegmentation,
+    /// Merging of received segments; on a veth this also starts NAPI, without which XDP cannot send to it.
+    GenericReceive,
+}
+
+impl Offload {
+    /// The number of the "set" command in `linux/ethtool.h`.
+    const fn command(self) -> u32 {
+        match self {
+            Self::TransmitChecksum => 0x17,
+            Self::TcpSegmentation => 0x1f,
+            Self::GenericSegmentation => 0x24,
+            Self::GenericReceive => 0x2c,
+        }
+    }
+}
+
+/// Whether an offload is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Wanted.
+    On,
+    /// Not wanted.
+    Off,
+}
+
+/// Moves the calling thread, and no other, into the network namespace of `file`.
+pub(crate) fn enter_network_namespace(file: &File) -> io::Result<()> {
+    // SAFETY: setns reads two integers; the descriptor stays open while `file` is borrowed.
+    check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
+/// Whether this process may make namespaces and load programs.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid takes nothing, touches no memory and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Sends a signal to a process.
+pub fn signal(process: u32, signal: Signal) -> io::Result<()> {
+    let process = i32::try_from(process).map_err(io::Error::other)?;
+    let number = match signal {
+        Signal::Terminate => libc::SIGTERM,
+        Signal::Kill => libc::SIGKILL,
+    };
+    // SAFETY: kill reads two integers. A number above 0 means one process and never a group.
+    check(unsafe { libc::kill(process.max(1), number) })
+}
+
+/// Sets an offload of an interface of the calling thread's namespace, as `ethtool -K` does.
+pub(crate) fn set_offload(interface: &str, offload: Offload, switch: Switch) -> io::Result<()> {
+    #[repr(C)]
+    struct Value {
+        command: u32,
+        data: u32,
+    }
+
+    // The request needs some socket; a datagram socket that is never used will do.
+    let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
+    let mut value = Value {
+        command: offload.command(),
+        data: u32::from(switch == Switch::On),
+    };
+    let mut request = libc::ifreq {
+        ifr_name: interface_name(interface)?,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut value).cast(),
+        },
+    };
+    ioctl(socket.as_raw_fd(), &mut request)
+}
+
+fn ioctl(socket: RawFd, request: &mut libc::ifreq) -> io::Result<()> {
+    const SIOCETHTOOL: libc::Ioctl = 0x8946;
+    // SAFETY: the kernel reads and writes an ifreq and the eight bytes its data pointer names; the caller keeps both alive.
+    check(unsafe { libc::ioctl(socket, SIOCETHTOOL, std::ptr::from_mut(request)) })
+}
+
+fn interface_name(name: &str) -> io::Result<[libc::c_char; libc::IFNAMSIZ]> {
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name}: too long"),
+        ));
+    }
+    let mut field = [0; libc::IFNAMSIZ];
+    for (place, byte) in field.iter_mut().zip(name.bytes()) {
+        *place = byte.cast_signed();
+    }
+    Ok(field)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

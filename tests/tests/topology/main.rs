@@ -1,0 +1,13 @@
+//! lbpersist from outside: real clients, real servers, the built binary, and what each test's name says.
+//!
+//! `LBPERSIST_BIN` names the binary; without it, the one beside this program's directory is taken.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod counters;
+mod persistence;
+mod restart;
+mod scope;
+mod server_down;
+mod udp;
+mod wiring;

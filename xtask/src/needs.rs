@@ -1,0 +1,83 @@
+//! What a command needs from the machine beyond cargo, and how it is called in Debian.
+
+use crate::host;
+
+/// A program that is looked for by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    /// The Debian package that brings it.
+    pub(crate) package: &'static str,
+    /// What it is wanted for.
+    pub(crate) purpose: &'static str,
+}
+
+/// What the lab and the topology tests call.
+pub(crate) const LAB: [Program; 4] = [
+    Program {
+        name: "ip",
+        package: "iproute2",
+        purpose: "looks into network namespaces",
+    },
+    Program {
+        name: "ethtool",
+        package: "ethtool",
+        purpose: "turns checksum offload off",
+    },
+    Program {
+        name: "curl",
+        package: "curl",
+        purpose: "is the client",
+    },
+    Program {
+        name: "bpftool",
+        package: "bpftool",
+        purpose: "shows the maps",
+    },
+];
+
+/// Debian's compiler for the BPF target, its cargo, and the sources of `core`.
+pub(crate) const BPF_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
+
+/// Debian's linter that goes with it; the tests do without where it is not to be had.
+pub(crate) const BPF_CLIPPY: &str = "rust-web-clippy";
+
+/// Debian's LLVM to build bpf-linker against.
+pub(crate) fn llvm_package(llvm: u32) -> String {
+    format!("llvm-{llvm}-dev")
+}
+
+/// Those of `programs` that `has` does not find.
+pub(crate) fn absent(programs: &[Program], has: impl Fn(&str) -> bool) -> Vec<Program> {
+    programs
+        .iter()
+        .filter(|program| !has(program.name))
+        .copied()
+        .collect()
+}
+
+/// Which of cargo's own companions are not beside the cargo that runs us.
+pub(crate) fn absent_companions() -> Vec<&'static str> {
+    let cargo = host::cargo_path();
+    let beside = |file: &str| cargo.with_file_name(file).is_file();
+    [("rustfmt", "cargo-fmt"), ("clippy", "cargo-clippy")]
+        .into_iter()
+        .filter(|(_, file)| !beside(file))
+        .map(|(component, _)| component)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absent_programs_are_named() {
+        let names = |list: Vec<Program>| list.iter().map(|it| it.name).collect::<Vec<_>>();
+        assert_eq!(
+            names(absent(&LAB, |name| name == "curl")),
+            ["ip", "ethtool", "bpftool"]
+        );
+        assert_eq!(absent(&LAB, |_| true), []);
+    }
+}
