@@ -127,12 +127,14 @@ impl Namespace {
     }
 
     /// Makes an interface a host's end: whole checksums on the wire, packets no larger than the wire takes, and NAPI, so that
-    /// XDP may send to it.
+    /// XDP may send to it. Both ends must be up: only then does turning receive offload on tell the other end that it may.
     pub fn host_offloads(&self, interface: &str) -> Result<()> {
         let wanted = [
             (Offload::TransmitChecksum, Switch::Off),
             (Offload::TcpSegmentation, Switch::Off),
             (Offload::GenericSegmentation, Switch::Off),
+            // It is on from the start, but veth looks only when it changes.
+            (Offload::GenericReceive, Switch::Off),
             (Offload::GenericReceive, Switch::On),
         ];
         self.run(|| {

@@ -130,8 +130,8 @@ impl Topology {
             "link add {name} type veth peer name eth0 netns {}\nlink set {name} up",
             host.name()
         ))?;
-        host.host_offloads("eth0")?;
         host.ip("link set eth0 up")?;
+        host.host_offloads("eth0")?;
         match &self.bridge {
             Some(bridge) => {
                 bridge.ip(&format!("link set {name} master br0"))?;
@@ -158,8 +158,8 @@ impl Topology {
             "link add {near} type veth peer name balancer netns {}\nlink set {near} up",
             bridge.name()
         ))?;
-        bridge.host_offloads("balancer")?;
         bridge.ip("link set balancer master br0\nlink set balancer up")?;
+        bridge.host_offloads("balancer")?;
         if wiring == Wiring::OneArmGeneric {
             self.balancer.ip(
                 "link add link wire name uplink type macvlan mode bridge\nlink set uplink up",
