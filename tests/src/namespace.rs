@@ -4,6 +4,7 @@
 
 use std::{
     fs::{self, File},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -143,6 +144,12 @@ impl Namespace {
                     .with_context(|| format!("{offload:?} {switch:?} for {interface}"))
             })
         })
+    }
+
+    /// Makes an interface an end that XDP_TX can send to, for as long as the result is kept.
+    pub fn pass_everything(&self, interface: &str) -> Result<OwnedFd> {
+        self.run(|| sys::pass_everything(interface))
+            .with_context(|| format!("XDP program for {interface} in {}", self.name()))
     }
 
     fn prepare(&self) -> Result<()> {

@@ -1,14 +1,15 @@
 //! The system calls of the harness that the standard library does not offer. The only unsafe code outside data-path rows.
 #![expect(
     unsafe_code,
-    reason = "namespaces, signals and offload settings have no safe interface"
+    reason = "namespaces, signals, offload settings and bpf(2) have no safe interface"
 )]
 
 use std::{
+    ffi::CString,
     fs::File,
     io,
     net::UdpSocket,
-    os::fd::{AsRawFd as _, RawFd},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
 /// A signal for a process of ours.
@@ -98,6 +99,74 @@ pub(crate) fn set_offload(interface: &str, offload: Offload, switch: Switch) -> 
         },
     };
     ioctl(socket.as_raw_fd(), &mut request)
+}
+
+/// Puts an XDP program that passes every packet on an interface of the calling thread's namespace, until the link is dropped.
+///
+/// veth tells its other end of packets sent by XDP_TX only if that end has a program (`veth_xdp_flush` in drivers/net/veth.c);
+/// receive offload is enough for XDP_REDIRECT, but not for this.
+pub(crate) fn pass_everything(interface: &str) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Program {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        rest: [u64; 15],
+    }
+    #[repr(C)]
+    #[derive(Default)]
+    struct Link {
+        program: u32,
+        interface: u32,
+        attach_type: u32,
+        flags: u32,
+        rest: [u64; 16],
+    }
+    const PROGRAM_LOAD: libc::c_int = 5;
+    const LINK_CREATE: libc::c_int = 28;
+    const KIND_XDP: u32 = 6;
+    const ATTACH_XDP: u32 = 37;
+    const NATIVE: u32 = 1 << 2;
+    // w0 = XDP_PASS; exit
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b4, 0x95];
+    let mut program = Program {
+        kind: KIND_XDP,
+        instruction_count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        ..Program::default()
+    };
+    let program = bpf(PROGRAM_LOAD, &mut program)?;
+    let mut link = Link {
+        program: program.as_raw_fd().cast_unsigned(),
+        interface: interface_index(interface)?,
+        attach_type: ATTACH_XDP,
+        flags: NATIVE,
+        ..Link::default()
+    };
+    bpf(LINK_CREATE, &mut link)
+}
+
+/// A command of bpf(2) that returns a descriptor. `T` is laid out as the command's part of `union bpf_attr`.
+fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
+    let attributes = std::ptr::from_mut(attributes);
+    // SAFETY: the kernel reads `size_of::<T>()` bytes and the memory they name, which the callers keep alive.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
+    let fd = RawFd::try_from(result).map_err(io::Error::other)?;
+    check(fd)?;
+    // SAFETY: the command has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn interface_index(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: reads a string that ends with a zero.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
 }
 
 fn ioctl(socket: RawFd, request: &mut libc::ifreq) -> io::Result<()> {

@@ -13,6 +13,7 @@ use std::{
     fmt::Write as _,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
 };
 
 use anyhow::Result;
@@ -49,6 +50,8 @@ pub struct Topology {
     pub servers: Vec<Host>,
     /// The bridge of a one-arm wiring.
     pub bridge: Option<Namespace>,
+    // The program on the bridge's end of the balancer's veth.
+    far_end: Option<OwnedFd>,
 }
 
 /// Names namespaces by their roles.
@@ -77,6 +80,7 @@ impl Topology {
             clients: Vec::new(),
             servers: Vec::new(),
             bridge: None,
+            far_end: None,
         };
         if wiring != Wiring::Routed {
             let bridge = naming("bridge")?;
@@ -160,11 +164,13 @@ impl Topology {
         ))?;
         bridge.ip("link set balancer master br0\nlink set balancer up")?;
         bridge.host_offloads("balancer")?;
+        let far_end = bridge.pass_everything("balancer")?;
         if wiring == Wiring::OneArmGeneric {
             self.balancer.ip(
                 "link add link wire name uplink type macvlan mode bridge\nlink set uplink up",
             )?;
         }
+        self.far_end = Some(far_end);
         self.interfaces.push("uplink".to_owned());
         Ok(())
     }

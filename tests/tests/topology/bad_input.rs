@@ -69,7 +69,7 @@ fn each_mistake_is_named() {
         let finished = check(&balancer, &format!("{valid}\n{added}\n"));
         assert_eq!(finished.code, Some(2), "{added}: {}", finished.stderr);
         assert!(
-            finished.stderr.starts_with("lbpersist: "),
+            finished.stderr.lines().all(|line| line.contains("lbpersist.toml:")),
             "{added}: {}",
             finished.stderr
         );
