@@ -13,11 +13,8 @@ mod toolchain;
 const OBJECT: &str = "lbpersist-ebpf";
 
 /// Every variable that changes the outcome.
-const OVERRIDES: [&str; 3] = [
-    toolchain::CARGO_OVERRIDE,
-    toolchain::LINKER_OVERRIDE,
-    toolchain::OBJECT_OVERRIDE,
-];
+const OVERRIDES: [&str; 3] =
+    [toolchain::CARGO_OVERRIDE, toolchain::LINKER_OVERRIDE, toolchain::OBJECT_OVERRIDE];
 
 fn main() -> ExitCode {
     match place_object() {
@@ -52,16 +49,8 @@ fn place_object() -> Result<(), String> {
 
 /// Tells cargo what the object is made of; whatever else changes, the object stays.
 fn announce_inputs(workspace: &Path) {
-    for input in [
-        "lbpersist-ebpf",
-        "lbpersist-common",
-        "Cargo.lock",
-        "Cargo.toml",
-    ] {
-        println!(
-            "cargo::rerun-if-changed={}",
-            workspace.join(input).display()
-        );
+    for input in ["lbpersist-ebpf", "lbpersist-common", "Cargo.lock", "Cargo.toml"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
     for variable in OVERRIDES {
         println!("cargo::rerun-if-env-changed={variable}");
@@ -87,9 +76,7 @@ fn build(workspace: &Path, out: &Path) -> Result<PathBuf, String> {
         .status()
         .map_err(|error| format!("cannot start {toolchain}: {error}"))?;
     if !status.success() {
-        return Err(format!(
-            "the BPF object did not build ({status}); tried with {toolchain}"
-        ));
+        return Err(format!("the BPF object did not build ({status}); tried with {toolchain}"));
     }
     Ok(target_dir.join(triple).join("release").join(OBJECT))
 }

@@ -14,7 +14,7 @@ const START: u64 = 0x9e37_79b9_7f4a_7c15;
 #[inline(always)]
 pub fn client(client: &Address, port: u16) -> u32 {
     let [high, low] = client.words().map(u64::to_le);
-    let first = mix(high ^ START).wrapping_add(port as u64);
+    let first = mix(high ^ START).wrapping_add(u64::from(port));
     let hash = mix(first ^ low);
     (hash >> 32) as u32
 }

@@ -168,7 +168,8 @@ mod tests {
         for bits in 0..=32_u8 {
             let all = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
             let client = 0xc633_64f5_u32;
-            let masked = Address::from_ipv4(client.to_be_bytes()).masked(&Address::ipv4_prefix_mask(bits));
+            let masked =
+                Address::from_ipv4(client.to_be_bytes()).masked(&Address::ipv4_prefix_mask(bits));
             assert!(masked.is_ipv4());
             assert_eq!(u32::from_be_bytes(masked.ipv4_octets()), client & all, "/{bits}");
         }

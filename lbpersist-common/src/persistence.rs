@@ -36,7 +36,8 @@ pub struct Entry {
 }
 
 const _: () = assert!(size_of::<Entry>() == 32);
-const _: () = assert!(core::mem::offset_of!(Entry, open) == 8, "`open` and `changes` are one aligned word");
+const _: () =
+    assert!(core::mem::offset_of!(Entry, open) == 8, "`open` and `changes` are one aligned word");
 // The two constants below rely on it; a big-endian data path would need their halves exchanged.
 const _: () = assert!(cfg!(target_endian = "little"));
 
@@ -49,13 +50,13 @@ impl Entry {
     /// `open` and `changes` as one word.
     #[inline(always)]
     pub const fn count_word(&self) -> u64 {
-        self.open as u64 | (self.changes as u64) << 32
+        self.open as u64 | ((self.changes as u64) << 32)
     }
 
     /// The word of `open` connections after this one.
     #[inline(always)]
     pub const fn next_count_word(word: u64, open: u32) -> u64 {
-        open as u64 | ((word >> 32) as u32).wrapping_add(1) as u64 * (1 << 32)
+        open as u64 | ((((word >> 32) as u32).wrapping_add(1) as u64) << 32)
     }
 
     /// Whether the entry still binds its client at `now_ns`.
@@ -84,7 +85,7 @@ mod tests {
         assert_eq!((word as u32, word >> 32), (2, 9));
         let last = Entry { open: 1, changes: u32::MAX, ..Entry::zeroed() }.count_word();
         assert_eq!(last.wrapping_add(Entry::CLOSED), 0, "`changes` wraps around, `open` does not");
-        assert_eq!(Entry::next_count_word(word, 5), 5 | 10 << 32);
+        assert_eq!(Entry::next_count_word(word, 5), 5 | (10 << 32));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The one place where the map types are given to aya.
-#![expect(unsafe_code, reason = "aya reads and writes map values as bytes and asks for this promise")]
+#![expect(
+    unsafe_code,
+    reason = "aya reads and writes map values as bytes and asks for this promise"
+)]
 
 use crate::{
     connection::{Connection, ConnectionKey, Handshake},
@@ -23,6 +26,24 @@ macro_rules! pod {
 }
 
 pod!(
-    Address, Connection, ConnectionKey, Endpoint, Entry, EntryKey, Handshake, Layout, Name, NameKey, Neighbour, NeighbourKey,
-    Pool, Reverse, Route, Server, ServerCounters, Service, ServiceCounters, Slot,
+    Address,
+    Connection,
+    ConnectionKey,
+    Endpoint,
+    Entry,
+    EntryKey,
+    Handshake,
+    Layout,
+    Name,
+    NameKey,
+    Neighbour,
+    NeighbourKey,
+    Pool,
+    Reverse,
+    Route,
+    Server,
+    ServerCounters,
+    Service,
+    ServiceCounters,
+    Slot,
 );

@@ -85,7 +85,9 @@ impl Reason {
             Self::NoServer => "dropped: no server may take the client",
             Self::ServerDown => "refused: the client's server is down and it may have no other",
             Self::NoNextHop => "dropped: the server's Ethernet address is not known",
-            Self::NoRoute => "dropped: no route to the client, or its Ethernet address is not known",
+            Self::NoRoute => {
+                "dropped: no route to the client, or its Ethernet address is not known"
+            }
             Self::HopLimit => "dropped: time to live or hop limit used up",
             Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
         }

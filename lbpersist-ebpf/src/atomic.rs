@@ -1,7 +1,7 @@
 //! Atomic changes of 64-bit words in maps.
 //!
-//! `core::sync::atomic` has loads and stores for BPF but no read-modify-write, although the instruction set has
-//! (`BPF_ATOMIC`, kernel file Documentation/bpf/standardization/instruction-set.rst). These are its instructions.
+//! `core::sync::atomic` has no read-modify-write for BPF, although the instruction set has (`BPF_ATOMIC`, kernel file
+//! Documentation/bpf/standardization/instruction-set.rst). These are its instructions.
 #![expect(unsafe_code, reason = "the instructions are written as assembly")]
 
 use core::arch::asm;

@@ -133,13 +133,7 @@ fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
 
 /// Notes a segment of a known connection and returns its server.
 #[inline(always)]
-fn note(
-    place: *mut Connection,
-    entry: &EntryKey,
-    side: Side,
-    flags: u8,
-    now: u64,
-) -> Binding {
+fn note(place: *mut Connection, entry: &EntryKey, side: Side, flags: u8, now: u64) -> Binding {
     // SAFETY: `place` came from a lookup in this run. An LRU value may be given to another key meanwhile; then these
     // writes make that connection look fresher or closed to the sweep, which the next packet or sweep puts right.
     let connection = unsafe { &mut *place };

@@ -6,6 +6,10 @@
 #![no_main]
 // Inline assembly for BPF; what builds this crate is a nightly compiler or one that acts as such.
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key given by value is copied once more, and a BPF frame has 512 bytes"
+)]
 
 mod atomic;
 mod checksum;

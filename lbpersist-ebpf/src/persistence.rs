@@ -93,8 +93,7 @@ pub(crate) fn bind(visit: &Visit<'_>, binding: Binding, now: u64) {
 fn holds(visit: &Visit<'_>, place: *mut Entry, now: u64) -> bool {
     // SAFETY: `place` came from a lookup in this run.
     let entry = unsafe { &*place };
-    entry.is_live(now, visit.pool.timeout_ns)
-        && !matches!(visit.judge(entry.binding), Bound::Gone)
+    entry.is_live(now, visit.pool.timeout_ns) && !matches!(visit.judge(entry.binding), Bound::Gone)
 }
 
 /// Makes an entry of a key into a new one, in place: replacing a value of an LRU map can evict another one.
@@ -109,7 +108,7 @@ fn rebind(place: *mut Entry, entry: Entry) {
     old.changes = old.changes.wrapping_add(1);
     // SAFETY: as above. Server and generation are one aligned word, written at once, so a packet on another CPU sees the
     // old binding or the new one, never a mixture.
-    unsafe { (&raw mut (*place).binding).cast::<u64>().write_volatile(bytemuck::cast(entry.binding)) };
+    unsafe { (&raw mut (*place).binding).cast::<Binding>().write_volatile(entry.binding) };
     count::event(if moved { Event::EntryMoved } else { Event::EntryCreated });
 }
 

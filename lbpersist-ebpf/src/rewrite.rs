@@ -62,7 +62,8 @@ pub(crate) fn hop(packet: &mut Packet<'_>) -> Result<(), Reason> {
             }
             let was = [header.ttl, header.proto];
             header.ttl -= 1;
-            header.check = Change::NONE.and_u16(was, [header.ttl, header.proto]).apply(header.check);
+            header.check =
+                Change::NONE.and_u16(was, [header.ttl, header.proto]).apply(header.check);
         }
         Network::V6(header) => {
             if header.hop_limit <= 1 {

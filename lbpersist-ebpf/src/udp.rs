@@ -55,8 +55,7 @@ fn flow(visit: &Visit<'_>, now: u64) -> Option<(Binding, bool)> {
 /// Notes a new flow, in the place of an old one of the key if there is one.
 #[inline(always)]
 fn begin(visit: &Visit<'_>, binding: Binding, now: u64) {
-    let flow =
-        Connection { binding, state: 0, suspect: 0, last_seen_ns: now, entry_created_ns: 0 };
+    let flow = Connection { binding, state: 0, suspect: 0, last_seen_ns: now, entry_created_ns: 0 };
     if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
         // SAFETY: `place` came from a lookup in this run.
         unsafe { *place = flow };

@@ -21,20 +21,14 @@ pub(super) fn compilers() -> Vec<Compiler> {
     };
     cargos
         .into_iter()
-        .map(|cargo| Compiler {
-            facts: facts(&cargo.with_file_name("rustc")),
-            cargo,
-        })
+        .map(|cargo| Compiler { facts: facts(&cargo.with_file_name("rustc")), cargo })
         .collect()
 }
 
 /// The one that is named by environment, and no other; else PATH's, cargo's, and what xtask installed.
 pub(super) fn linkers() -> Vec<Linker> {
     if let Some(path) = env::var_os(LINKER_OVERRIDE) {
-        return vec![Linker {
-            path: path.into(),
-            llvm: None,
-        }];
+        return vec![Linker { path: path.into(), llvm: None }];
     }
     // The installed ones come first: they are of the version this workspace was tried with.
     let mut linkers = cached_linkers();
@@ -54,12 +48,7 @@ pub(super) fn linkers() -> Vec<Linker> {
 /// so that a fresh clone finds it.
 pub(crate) fn cached_linker_root(llvm: u32) -> Option<PathBuf> {
     let cache = home_directory("XDG_CACHE_HOME", ".cache")?;
-    Some(
-        cache
-            .join("lbpersist")
-            .join("tools")
-            .join(format!("{}{llvm}", cache_prefix())),
-    )
+    Some(cache.join("lbpersist").join("tools").join(format!("{}{llvm}", cache_prefix())))
 }
 
 fn cached_linkers() -> Vec<Linker> {
@@ -71,10 +60,7 @@ fn cached_linkers() -> Vec<Linker> {
         .filter_map(|root| {
             let name = root.file_name()?.to_str()?;
             let llvm = name.strip_prefix(&cache_prefix())?.parse().ok()?;
-            Some(Linker {
-                path: root.join("bin/bpf-linker"),
-                llvm: Some(llvm),
-            })
+            Some(Linker { path: root.join("bin/bpf-linker"), llvm: Some(llvm) })
         })
         .filter(|linker| linker.path.is_file())
         .collect();
@@ -97,10 +83,7 @@ fn rustup_cargos() -> Vec<PathBuf> {
         name.is_some_and(|name| name.starts_with("nightly"))
     };
     toolchains.sort_by_key(|toolchain| (!is_nightly(toolchain), toolchain.clone()));
-    toolchains
-        .iter()
-        .map(|toolchain| toolchain.join("bin/cargo"))
-        .collect()
+    toolchains.iter().map(|toolchain| toolchain.join("bin/cargo")).collect()
 }
 
 fn facts(rustc: &Path) -> Result<Facts, String> {
@@ -109,11 +92,7 @@ fn facts(rustc: &Path) -> Result<Facts, String> {
     let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
     let (release, llvm) = parse_version(&version)
         .ok_or_else(|| String::from("has a rustc that does not tell its version"))?;
-    Ok(Facts {
-        release,
-        llvm,
-        core_source: library.join("core/Cargo.toml").is_file(),
-    })
+    Ok(Facts { release, llvm, core_source: library.join("core/Cargo.toml").is_file() })
 }
 
 /// Release and LLVM major number out of `rustc -vV`.
@@ -146,9 +125,7 @@ fn say(rustc: &Path, arguments: &[&str]) -> Result<String, String> {
 }
 
 fn home_directory(variable: &str, under_home: &str) -> Option<PathBuf> {
-    let named = env::var_os(variable)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from);
+    let named = env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     named.or_else(|| env::home_dir().map(|home| home.join(under_home)))
 }
 
@@ -157,7 +134,5 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .collect()
+    entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect()
 }

@@ -27,14 +27,8 @@ extern "C" fn trial() -> u32 { 2 }
 
 /// What of cargo's own environment an inner cargo must still see: where its files are, how to reach a
 /// registry, and the job tokens, so that the two together use no more cores than allowed.
-const KEPT: [&str; 6] = [
-    "CARGO_HOME",
-    "CARGO_HTTP",
-    "CARGO_NET",
-    "CARGO_REGISTR",
-    "CARGO_SOURCE",
-    "CARGO_MAKEFLAGS",
-];
+const KEPT: [&str; 6] =
+    ["CARGO_HOME", "CARGO_HTTP", "CARGO_NET", "CARGO_REGISTR", "CARGO_SOURCE", "CARGO_MAKEFLAGS"];
 
 impl Toolchain {
     /// `cargo SUBCOMMAND` for a BPF target, to which the caller adds packages and profile.
@@ -82,14 +76,7 @@ pub(super) fn trial_link(compiler: &Compiler, linker: &Path, scratch: &Path) -> 
     let mut command = Command::new(compiler.rustc());
     forget_outer_cargo(&mut command);
     let output = command
-        .args([
-            "--edition",
-            "2024",
-            "--crate-type",
-            "bin",
-            "--target",
-            LITTLE_ENDIAN,
-        ])
+        .args(["--edition", "2024", "--crate-type", "bin", "--target", LITTLE_ENDIAN])
         .args(["-O", "-C", "panic=abort"])
         .args(flags(linker))
         .arg("-o")
@@ -102,10 +89,7 @@ pub(super) fn trial_link(compiler: &Compiler, linker: &Path, scratch: &Path) -> 
         return Ok(());
     }
     let words = String::from_utf8_lossy(&output.stderr);
-    let first = words
-        .lines()
-        .find(|line| line.starts_with("error"))
-        .unwrap_or("it said nothing");
+    let first = words.lines().find(|line| line.starts_with("error")).unwrap_or("it said nothing");
     Err(format!("does not link: {first}"))
 }
 
@@ -113,16 +97,8 @@ pub(super) fn trial_link(compiler: &Compiler, linker: &Path, scratch: &Path) -> 
 fn flags(linker: &Path) -> Vec<OsString> {
     let mut linker_flag = OsString::from("linker=");
     linker_flag.push(linker);
-    let settings = [
-        "debuginfo=2".into(),
-        "link-arg=--btf".into(),
-        TARGET_CPU.into(),
-        linker_flag,
-    ];
-    settings
-        .into_iter()
-        .flat_map(|setting| [OsString::from("-C"), setting])
-        .collect()
+    let settings = ["debuginfo=2".into(), "link-arg=--btf".into(), TARGET_CPU.into(), linker_flag];
+    settings.into_iter().flat_map(|setting| [OsString::from("-C"), setting]).collect()
 }
 
 /// The same as cargo takes them, apart by a unit separator, so that a path may have spaces.

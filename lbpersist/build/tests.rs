@@ -6,21 +6,11 @@ use super::candidates::{parse_release, parse_version};
 use super::{Compiler, Facts, Linker, Missing, choose};
 
 fn compiler(cargo: &str, release: (u32, u32), llvm: u32, core_source: bool) -> Compiler {
-    Compiler {
-        cargo: cargo.into(),
-        facts: Ok(Facts {
-            release,
-            llvm,
-            core_source,
-        }),
-    }
+    Compiler { cargo: cargo.into(), facts: Ok(Facts { release, llvm, core_source }) }
 }
 
 fn linker(path: &str, llvm: Option<u32>) -> Linker {
-    Linker {
-        path: path.into(),
-        llvm,
-    }
+    Linker { path: path.into(), llvm }
 }
 
 fn any(_: &Compiler, _: &Linker) -> Result<(), String> {
@@ -32,10 +22,7 @@ const NIGHTLY: &str = "/home/user/.rustup/toolchains/nightly/bin/cargo";
 
 #[test]
 fn first_fitting_pair_is_taken() {
-    let compilers = [
-        compiler(DEBIAN, (1, 96), 22, true),
-        compiler(NIGHTLY, (1, 99), 23, true),
-    ];
+    let compilers = [compiler(DEBIAN, (1, 96), 22, true), compiler(NIGHTLY, (1, 99), 23, true)];
     let linkers = [linker("/cache/21", Some(21)), linker("/cache/22", Some(22))];
     let chosen = choose(&compilers, &linkers, any).unwrap();
     assert_eq!(chosen.compiler.cargo, Path::new(DEBIAN));
@@ -44,10 +31,7 @@ fn first_fitting_pair_is_taken() {
 
 #[test]
 fn second_compiler_is_taken_when_only_it_has_a_linker() {
-    let compilers = [
-        compiler(DEBIAN, (1, 96), 22, true),
-        compiler(NIGHTLY, (1, 99), 23, true),
-    ];
+    let compilers = [compiler(DEBIAN, (1, 96), 22, true), compiler(NIGHTLY, (1, 99), 23, true)];
     let chosen = choose(&compilers, &[linker("/cache/23", Some(23))], any).unwrap();
     assert_eq!(chosen.compiler.cargo, Path::new(NIGHTLY));
 }
@@ -56,11 +40,9 @@ fn second_compiler_is_taken_when_only_it_has_a_linker() {
 fn linker_of_unknown_llvm_is_tried() {
     let compilers = [compiler(DEBIAN, (1, 96), 22, true)];
     let linkers = [linker("/opt/old", None), linker("/opt/new", None)];
-    let chosen = choose(&compilers, &linkers, |_, linker| {
-        match linker.path.ends_with("new") {
-            true => Ok(()),
-            false => Err("does not link".into()),
-        }
+    let chosen = choose(&compilers, &linkers, |_, linker| match linker.path.ends_with("new") {
+        true => Ok(()),
+        false => Err("does not link".into()),
     });
     assert_eq!(chosen.unwrap().linker, Path::new("/opt/new"));
 }
@@ -68,15 +50,8 @@ fn linker_of_unknown_llvm_is_tried() {
 #[test]
 fn linker_of_another_llvm_is_not_even_tried() {
     let compilers = [compiler(DEBIAN, (1, 96), 22, true)];
-    let outcome = choose(&compilers, &[linker("/cache/21", Some(21))], |_, _| {
-        panic!("tried")
-    });
-    let Err(Missing::Linker {
-        cargo,
-        llvm: 22,
-        seen,
-    }) = outcome
-    else {
+    let outcome = choose(&compilers, &[linker("/cache/21", Some(21))], |_, _| panic!("tried"));
+    let Err(Missing::Linker { cargo, llvm: 22, seen }) = outcome else {
         panic!("{outcome:?}");
     };
     assert_eq!(cargo, PathBuf::from(DEBIAN));
@@ -88,22 +63,13 @@ fn unfit_compilers_are_named_with_their_reasons() {
     let compilers = [
         compiler(DEBIAN, (1, 85), 19, true),
         compiler(NIGHTLY, (1, 99), 23, false),
-        Compiler {
-            cargo: "/opt/cargo".into(),
-            facts: Err("has no rustc that starts".into()),
-        },
+        Compiler { cargo: "/opt/cargo".into(), facts: Err("has no rustc that starts".into()) },
     ];
     let outcome = choose(&compilers, &[linker("/cache/22", Some(22))], any);
-    let Err(Missing::Compiler { seen }) = outcome else {
-        panic!("{outcome:?}")
-    };
+    let Err(Missing::Compiler { seen }) = outcome else { panic!("{outcome:?}") };
     assert_eq!(seen.len(), 3);
     assert!(seen[0].contains("is Rust 1.85"), "{}", seen[0]);
-    assert!(
-        seen[1].contains("without the sources of core"),
-        "{}",
-        seen[1]
-    );
+    assert!(seen[1].contains("without the sources of core"), "{}", seen[1]);
     assert!(seen[2].contains("has no rustc that starts"), "{}", seen[2]);
 }
 
@@ -123,9 +89,7 @@ fn nothing_at_all_says_every_command() {
 
 #[test]
 fn missing_linker_asks_for_the_llvm_of_the_compiler() {
-    let text = choose(&[compiler(NIGHTLY, (1, 99), 23, true)], &[], any)
-        .unwrap_err()
-        .to_string();
+    let text = choose(&[compiler(NIGHTLY, (1, 99), 23, true)], &[], any).unwrap_err().to_string();
     assert!(text.contains("--features llvm-23"), "{text}");
     assert!(!text.contains("rustup toolchain install"), "{text}");
 }

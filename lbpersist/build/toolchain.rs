@@ -59,9 +59,7 @@ impl Compiler {
             return Err(format!("is Rust {major}.{minor}, {wanted} is needed"));
         }
         if !facts.core_source {
-            return Err(format!(
-                "is Rust {major}.{minor} without the sources of core"
-            ));
+            return Err(format!("is Rust {major}.{minor} without the sources of core"));
         }
         Ok(facts)
     }
@@ -85,12 +83,7 @@ pub(crate) struct Toolchain {
 impl fmt::Display for Toolchain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.compiler.cargo.display())?;
-        if let Ok(Facts {
-            release: (major, minor),
-            llvm,
-            ..
-        }) = &self.compiler.facts
-        {
+        if let Ok(Facts { release: (major, minor), llvm, .. }) = &self.compiler.facts {
             write!(f, " (Rust {major}.{minor}, LLVM {llvm})")?;
         }
         write!(f, " with {}", self.linker.display())
@@ -103,11 +96,7 @@ pub(crate) enum Missing {
     /// No compiler fits; each that was seen, with the reason.
     Compiler { seen: Vec<String> },
     /// A compiler fits, but no linker goes with it.
-    Linker {
-        cargo: PathBuf,
-        llvm: u32,
-        seen: Vec<String>,
-    },
+    Linker { cargo: PathBuf, llvm: u32, seen: Vec<String> },
 }
 
 impl fmt::Display for Missing {
@@ -119,10 +108,7 @@ impl fmt::Display for Missing {
             }
             Self::Linker { cargo, llvm, seen } => {
                 let cargo = cargo.display();
-                writeln!(
-                    f,
-                    "no bpf-linker here links what {cargo} (LLVM {llvm}) compiles"
-                )?;
+                writeln!(f, "no bpf-linker here links what {cargo} (LLVM {llvm}) compiles")?;
                 (seen, Some(*llvm))
             }
         };
@@ -149,10 +135,7 @@ impl fmt::Display for Remedy {
             "As root on a Debian, `cargo xtask setup` installs it. By hand, on Debian 12:"
         )?;
         if self.llvm.is_none() {
-            writeln!(
-                f,
-                "    apt-get update && apt-get install rustc-web cargo-web rust-web-src"
-            )?;
+            writeln!(f, "    apt-get update && apt-get install rustc-web cargo-web rust-web-src")?;
         }
         let n = self.llvm.unwrap_or(22);
         writeln!(f, "    apt-get install llvm-{n}-dev")?;
@@ -163,22 +146,13 @@ impl fmt::Display for Remedy {
         )?;
         writeln!(f, "Elsewhere:")?;
         if self.llvm.is_none() {
-            writeln!(
-                f,
-                "    rustup toolchain install nightly --component rust-src"
-            )?;
+            writeln!(f, "    rustup toolchain install nightly --component rust-src")?;
         }
         let features = self.llvm.map_or_else(String::new, |llvm| {
             format!(" --no-default-features --features llvm-{llvm}")
         });
-        writeln!(
-            f,
-            "    cargo install bpf-linker --version {v} --locked{features}"
-        )?;
-        writeln!(
-            f,
-            "  (with llvm-config of the LLVM in that rustc; its releases are ready-made)"
-        )?;
+        writeln!(f, "    cargo install bpf-linker --version {v} --locked{features}")?;
+        writeln!(f, "  (with llvm-config of the LLVM in that rustc; its releases are ready-made)")?;
         write!(
             f,
             "Or name them yourself: {CARGO_OVERRIDE} (a cargo, its rustc beside it), {LINKER_OVERRIDE} \
@@ -222,10 +196,7 @@ pub(crate) fn choose(
             };
             match outcome {
                 Ok(()) => {
-                    return Ok(Toolchain {
-                        compiler: compiler.clone(),
-                        linker: path.clone(),
-                    });
+                    return Ok(Toolchain { compiler: compiler.clone(), linker: path.clone() });
                 }
                 Err(reason) => seen.push(format!("{} {reason}", path.display())),
             }

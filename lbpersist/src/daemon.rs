@@ -52,7 +52,9 @@ pub enum Error {
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
     /// Another daemon.
-    #[error("another lbpersist runs on {0}; stop it first, or give this one a --pin-dir of its own")]
+    #[error(
+        "another lbpersist runs on {0}; stop it first, or give this one a --pin-dir of its own"
+    )]
     AlreadyRunning(String),
 }
 
@@ -318,10 +320,7 @@ impl Daemon {
 }
 
 /// The servers that an earlier daemon left marked as down: they stay so until their monitors say otherwise.
-fn adopted_failures(
-    model: &Model,
-    data_path: &DataPath,
-) -> BTreeMap<ServerKey, BTreeSet<String>> {
+fn adopted_failures(model: &Model, data_path: &DataPath) -> BTreeMap<ServerKey, BTreeSet<String>> {
     let mut failing = BTreeMap::new();
     for pool in model.pools.values().filter(|pool| !pool.health_monitors.is_empty()) {
         let Some(known) = data_path.identities.pools.get(&pool.name) else { continue };

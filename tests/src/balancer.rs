@@ -86,10 +86,7 @@ impl Balancer {
 
     /// Writes another configuration file, which the next start reads.
     pub fn configure(&self, configuration: impl ToString) -> Result<()> {
-        Ok(fs::write(
-            self.configuration_file(),
-            configuration.to_string(),
-        )?)
+        Ok(fs::write(self.configuration_file(), configuration.to_string())?)
     }
 
     /// Starts the daemon, after ending the one that runs, and waits until it is ready.
@@ -102,11 +99,7 @@ impl Balancer {
                 self.daemon = None;
                 bail!("the daemon ended with {status}: {}", self.log());
             }
-            ensure!(
-                Instant::now() < deadline,
-                "not ready in {START_LIMIT:?}: {}",
-                self.log()
-            );
+            ensure!(Instant::now() < deadline, "not ready in {START_LIMIT:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(())
@@ -119,19 +112,12 @@ impl Balancer {
         };
         sys::signal(daemon.id(), Signal::Terminate)?;
         if let Some(status) = command::wait_for(&mut daemon, START_LIMIT)? {
-            ensure!(
-                status.success(),
-                "the daemon ended with {status}: {}",
-                self.log()
-            );
+            ensure!(status.success(), "the daemon ended with {status}: {}", self.log());
             return Ok(());
         }
         daemon.kill()?;
         daemon.wait()?;
-        bail!(
-            "the daemon did not end within {START_LIMIT:?} of SIGTERM: {}",
-            self.log()
-        )
+        bail!("the daemon did not end within {START_LIMIT:?} of SIGTERM: {}", self.log())
     }
 
     /// Ends the daemon with SIGKILL. The kernel goes on forwarding.
@@ -150,15 +136,12 @@ impl Balancer {
 
     /// Runs a command of the binary in the namespace.
     pub fn cli(&self, arguments: &[&str]) -> Result<Finished> {
-        self.namespace
-            .run(|| command::run(self.command()?.args(arguments)))
+        self.namespace.run(|| command::run(self.command()?.args(arguments)))
     }
 
     /// Runs a command that must succeed, and reads its JSON.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let output = self
-            .cli(&[&["-o", "json"], arguments].concat())?
-            .success()?;
+        let output = self.cli(&[&["-o", "json"], arguments].concat())?.success()?;
         serde_json::from_str(&output).with_context(|| format!("{arguments:?} printed {output}"))
     }
 
@@ -170,44 +153,31 @@ impl Balancer {
     /// `lbpersist persistence list`.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let list = self.json(&["persistence", "list"])?;
-        let list = list
-            .as_array()
-            .with_context(|| format!("no list: {list}"))?;
+        let list = list.as_array().with_context(|| format!("no list: {list}"))?;
         Ok(list.iter().cloned().map(Entry).collect())
     }
 
     /// `lbpersist persistence flush` with filters: how many entries went.
     pub fn flush(&self, filters: &[&str]) -> Result<u64> {
         let outcome = self.json(&[&["persistence", "flush"], filters].concat())?;
-        outcome["flushed"]
-            .as_u64()
-            .with_context(|| format!("no number: {outcome}"))
+        outcome["flushed"].as_u64().with_context(|| format!("no number: {outcome}"))
     }
 
     fn command(&self) -> Result<Command> {
         let mut command = Command::new(binary()?);
-        command
-            .env("LBPERSIST_PIN_DIR", &self.pin_directory)
-            .env("NO_COLOR", "1");
+        command.env("LBPERSIST_PIN_DIR", &self.pin_directory).env("NO_COLOR", "1");
         Ok(command)
     }
 
     fn spawn(&self) -> Result<Child> {
         let mut command = self.command()?;
-        command
-            .args(["run", "--config"])
-            .arg(self.configuration_file());
+        command.args(["run", "--config"]).arg(self.configuration_file());
         for interface in &self.interfaces {
             command.args(["--interface", interface]);
         }
         let log = File::create(self.log_file())?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(log.try_clone()?))
-            .stderr(log);
-        self.namespace
-            .run(|| command.spawn())
-            .context("the daemon could not be started")
+        command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone()?)).stderr(log);
+        self.namespace.run(|| command.spawn()).context("the daemon could not be started")
     }
 
     fn daemon_mut(&mut self) -> Result<&mut Child> {
@@ -251,10 +221,7 @@ pub fn binary() -> Result<PathBuf> {
         .map(|directory| directory.join("lbpersist"))
         .find(|path| path.is_file())
         .with_context(|| {
-            format!(
-                "no lbpersist beside {}: build it, or set LBPERSIST_BIN",
-                this.display()
-            )
+            format!("no lbpersist beside {}: build it, or set LBPERSIST_BIN", this.display())
         })
 }
 
@@ -263,10 +230,7 @@ pub fn mount_bpf_file_system() -> Result<()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mounts = fs::read_to_string("/proc/self/mounts")?;
-    if mounts
-        .lines()
-        .any(|line| line.split(' ').nth(1) == Some(BPF_FILE_SYSTEM))
-    {
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPF_FILE_SYSTEM)) {
         return Ok(());
     }
     let mut mount = Command::new("mount");

@@ -106,10 +106,7 @@ async fn ask_all(
     questions: Vec<(IpAddr, SocketAddr)>,
 ) -> Vec<io::Result<Answer>> {
     let permits = Arc::new(Semaphore::new(CONCURRENCY));
-    let mut answers: Vec<_> = questions
-        .iter()
-        .map(|_| Err(io::ErrorKind::Other.into()))
-        .collect();
+    let mut answers: Vec<_> = questions.iter().map(|_| Err(io::ErrorKind::Other.into())).collect();
     let mut asking = JoinSet::new();
     for (number, (from, to)) in questions.into_iter().enumerate() {
         let permits = Arc::clone(&permits);
@@ -129,17 +126,11 @@ async fn ask_all(
 }
 
 async fn bounded<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    time::timeout(TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if from.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(SocketAddr::new(from, 0))?;
     socket.connect(to).await
 }
@@ -149,9 +140,7 @@ async fn ask_http(from: IpAddr, to: SocketAddr) -> io::Result<Answer> {
     stream.write_all(request(to, "close").as_bytes()).await?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await?;
-    let (_, body) = response
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| invalid(&response))?;
+    let (_, body) = response.split_once("\r\n\r\n").ok_or_else(|| invalid(&response))?;
     parse(body, stream.local_addr()?)
 }
 
@@ -162,10 +151,7 @@ async fn ask_datagram(from: IpAddr, to: SocketAddr) -> io::Result<Answer> {
     socket.send(b"who are you?").await?;
     let mut answer = [0; 256];
     let length = socket.recv(&mut answer).await?;
-    parse(
-        &String::from_utf8_lossy(&answer[..length]),
-        socket.local_addr()?,
-    )
+    parse(&String::from_utf8_lossy(&answer[..length]), socket.local_addr()?)
 }
 
 fn ask_on(mut stream: &StdTcpStream, to: SocketAddr) -> io::Result<Answer> {
@@ -191,20 +177,12 @@ fn request(to: SocketAddr, connection: &str) -> String {
 
 /// Reads an answer, which must tell this client as the peer: every forwarding of today leaves the source alone.
 fn parse(body: &str, local: SocketAddr) -> io::Result<Answer> {
-    let (server, peer) = body
-        .trim_end()
-        .split_once(' ')
-        .ok_or_else(|| invalid(body))?;
+    let (server, peer) = body.trim_end().split_once(' ').ok_or_else(|| invalid(body))?;
     let peer = peer.parse().map_err(|_| invalid(body))?;
     if peer != local {
-        return Err(invalid(&format!(
-            "the server saw {peer}, but the client is {local}"
-        )));
+        return Err(invalid(&format!("the server saw {peer}, but the client is {local}")));
     }
-    Ok(Answer {
-        server: server.to_owned(),
-        peer,
-    })
+    Ok(Answer { server: server.to_owned(), peer })
 }
 
 fn invalid(text: &str) -> io::Error {

@@ -36,11 +36,7 @@ impl Finished {
             Some(0) => Ok(self.stdout),
             code => {
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| code.to_string());
-                bail!(
-                    "`{}` ended with {code}: {}",
-                    self.command,
-                    self.stderr.trim_end()
-                )
+                bail!("`{}` ended with {code}: {}", self.command, self.stderr.trim_end())
             }
         }
     }
@@ -69,10 +65,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<Finished> {
     let Some(status) = wait_for(&mut child, LIMIT)? else {
         child.kill()?;
         child.wait()?;
-        bail!(
-            "`{line}` did not end within {LIMIT:?}: {}",
-            text_of(stderr)?.trim_end()
-        );
+        bail!("`{line}` did not end within {LIMIT:?}: {}", text_of(stderr)?.trim_end());
     };
     Ok(Finished {
         command: line,
@@ -129,9 +122,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let error = run(&mut Command::new("no-such-program"))
-            .unwrap_err()
-            .to_string();
+        let error = run(&mut Command::new("no-such-program")).unwrap_err().to_string();
         assert_eq!(error, "`no-such-program` could not be started");
     }
 

@@ -45,9 +45,7 @@ timeout = \"200ms\"
 rise = 1
 fall = 2
 ";
-        Self {
-            text: text.to_owned(),
-        }
+        Self { text: text.to_owned() }
     }
 
     /// Adds a TCP service.
@@ -66,24 +64,12 @@ fall = 2
     #[must_use]
     pub fn pool(self, name: &str, members: &[Member], more: &str) -> Self {
         let mut servers = String::new();
-        for Member {
-            address,
-            port,
-            weight,
-        } in members
-        {
-            let port = port
-                .map(|port| format!("port = {port}, "))
-                .unwrap_or_default();
+        for Member { address, port, weight } in members {
+            let port = port.map(|port| format!("port = {port}, ")).unwrap_or_default();
             // Writing to a string cannot fail.
-            let _ = writeln!(
-                servers,
-                "  {{ address = \"{address}\", {port}weight = {weight} }},"
-            );
+            let _ = writeln!(servers, "  {{ address = \"{address}\", {port}weight = {weight} }},");
         }
-        self.also(format_args!(
-            "[[pool]]\nname = \"{name}\"\n{more}\nservers = [\n{servers}]"
-        ))
+        self.also(format_args!("[[pool]]\nname = \"{name}\"\n{more}\nservers = [\n{servers}]"))
     }
 
     /// Adds a client-IP profile; `more` are lines of its table.

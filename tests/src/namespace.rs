@@ -68,14 +68,8 @@ impl Namespace {
     pub fn open(name: &str) -> Result<Self> {
         let path = Path::new(DIRECTORY).join(name);
         let file = File::open(&path).with_context(|| format!("{}", path.display()))?;
-        let inner = Inner {
-            name: name.to_owned(),
-            file,
-            kept: AtomicBool::new(true),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { name: name.to_owned(), file, kept: AtomicBool::new(true) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Its name, as `ip -n` takes it.
@@ -114,9 +108,7 @@ impl Namespace {
         let mut ip = Command::new("ip");
         ip.args(["-n", self.name(), "-batch", "-"]);
         let finished = command::run_with_input(&mut ip, batch)?;
-        finished
-            .success()
-            .with_context(|| format!("of these lines:\n{batch}"))?;
+        finished.success().with_context(|| format!("of these lines:\n{batch}"))?;
         Ok(())
     }
 
@@ -195,10 +187,7 @@ pub fn names_of(owner: &str) -> Vec<String> {
 fn sweep() {
     for name in names_of_dead(DIRECTORY, PREFIX) {
         let daemons = command::run(Command::new("ip").args(["netns", "pids", &name]));
-        for process in daemons
-            .iter()
-            .flat_map(|finished| finished.stdout.split_whitespace())
-        {
+        for process in daemons.iter().flat_map(|finished| finished.stdout.split_whitespace()) {
             if let Ok(process) = process.parse() {
                 let _ = sys::signal(process, Signal::Kill);
             }
@@ -214,9 +203,7 @@ fn sweep() {
 fn names_of_dead(directory: &str, prefix: &str) -> Vec<String> {
     // One that has ended but was not waited for has no program any more.
     let owner_is_dead = |name: &String| {
-        let owner = name
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.split_once('-'));
+        let owner = name.strip_prefix(prefix).and_then(|rest| rest.split_once('-'));
         owner.is_some_and(|(owner, _)| {
             owner.parse::<u32>().is_ok() && fs::read_link(format!("/proc/{owner}/exe")).is_err()
         })
@@ -273,18 +260,10 @@ mod tests {
             return;
         }
         let namespace = Namespace::create("inside").unwrap();
-        namespace
-            .ip("link add one type veth peer name two")
-            .unwrap();
+        namespace.ip("link add one type veth peer name two").unwrap();
         let interfaces = namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev").unwrap());
-        assert!(
-            interfaces.contains("one:") && interfaces.contains("two:"),
-            "{interfaces}"
-        );
+        assert!(interfaces.contains("one:") && interfaces.contains("two:"), "{interfaces}");
         let error = format!("{:#}", namespace.ip("link set three up").unwrap_err());
-        assert!(
-            error.contains("ip -n lbp-") && error.contains("three"),
-            "{error}"
-        );
+        assert!(error.contains("ip -n lbp-") && error.contains("three"), "{error}");
     }
 }

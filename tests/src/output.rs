@@ -12,9 +12,7 @@ impl Status {
     /// # Panics
     /// When there is none: the tests know what they configured.
     pub fn named(&self, list: &str, name: &str) -> &Value {
-        let values = self.0[list]
-            .as_array()
-            .unwrap_or_else(|| panic!("no {list}: {}", self.0));
+        let values = self.0[list].as_array().unwrap_or_else(|| panic!("no {list}: {}", self.0));
         let found = values.iter().find(|value| value["name"] == name);
         found.unwrap_or_else(|| panic!("no {name} among {list}: {}", self.0))
     }
@@ -26,9 +24,7 @@ impl Status {
     pub fn server(&self, pool: &str, address: &str) -> &Value {
         let servers = &self.named("pools", pool)["servers"];
         let found = servers.as_array().and_then(|servers| {
-            servers
-                .iter()
-                .find(|server| server["address"].as_str() == Some(address))
+            servers.iter().find(|server| server["address"].as_str() == Some(address))
         });
         found.unwrap_or_else(|| panic!("no {address} in {servers}"))
     }
@@ -40,9 +36,7 @@ impl Status {
 
     /// All verdicts together.
     pub fn all_verdicts(&self) -> u64 {
-        self.0["verdicts"]
-            .as_object()
-            .map_or(0, |verdicts| verdicts.values().map(number).sum())
+        self.0["verdicts"].as_object().map_or(0, |verdicts| verdicts.values().map(number).sum())
     }
 }
 
@@ -72,7 +66,5 @@ impl Entry {
 /// # Panics
 /// When it is none: a shape that changed must be noticed.
 pub fn number(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("no counter: {value}"))
+    value.as_u64().unwrap_or_else(|| panic!("no counter: {value}"))
 }

@@ -38,12 +38,7 @@ pub struct Web<'a> {
 
 impl Default for Web<'_> {
     fn default() -> Self {
-        Self {
-            weights: &[],
-            timeout: "5m",
-            profile: "",
-            pool: "health_monitors = [\"fast\"]",
-        }
+        Self { weights: &[], timeout: "5m", profile: "", pool: "health_monitors = [\"fast\"]" }
     }
 }
 
@@ -56,9 +51,7 @@ impl Web<'_> {
             |config, family| {
                 let name = web(family);
                 let members = members(hosts, family, Some(SERVER_PORTS[0]), self.weights);
-                config
-                    .tcp(name, at(family), name)
-                    .pool(name, &members, &lines)
+                config.tcp(name, at(family), name).pool(name, &members, &lines)
             },
         )
     }
@@ -80,11 +73,8 @@ pub const fn at(family: Family) -> SocketAddr {
 /// Pool members on these hosts.
 pub fn members(hosts: &[Host], family: Family, port: Option<u16>, weights: &[u16]) -> Vec<Member> {
     let weights = weights.iter().copied().chain(std::iter::repeat(1));
-    let member = |(host, weight): (&Host, u16)| Member {
-        address: host.address(family),
-        port,
-        weight,
-    };
+    let member =
+        |(host, weight): (&Host, u16)| Member { address: host.address(family), port, weight };
     hosts.iter().zip(weights).map(member).collect()
 }
 
@@ -115,11 +105,7 @@ impl Scenario {
         let servers = topology.start_servers(&SERVER_PORTS, &SERVER_PORTS)?;
         let config = config(&topology.servers);
         let balancer = Balancer::start(&topology.balancer, config, &topology.interfaces)?;
-        let scenario = Self {
-            balancer,
-            servers,
-            topology,
-        };
+        let scenario = Self { balancer, servers, topology };
         scenario.wait_until_all_are_up();
         Ok(scenario)
     }
@@ -131,9 +117,7 @@ impl Scenario {
 
     /// One address in each of `count` subnets of the first client, from subnet number `first` on.
     pub fn subnets(&self, family: Family, first: u32, count: u32) -> Vec<IpAddr> {
-        (first..first + count)
-            .map(|n| self.client().address_in(family, n, 7))
-            .collect()
+        (first..first + count).map(|n| self.client().address_in(family, n, 7)).collect()
     }
 
     /// Asks the web service from each of these addresses of the first client: the servers' names in the same order.
@@ -141,11 +125,7 @@ impl Scenario {
     /// # Panics
     /// When somebody gets no answer.
     pub fn meet(&self, from: &[IpAddr]) -> Vec<String> {
-        let family = if from[0].is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
-        };
+        let family = if from[0].is_ipv4() { Family::V4 } else { Family::V6 };
         self.meet_at(Transport::Http, from, at(family))
     }
 
@@ -170,9 +150,7 @@ impl Scenario {
     /// # Panics
     /// When there is none.
     pub fn status(&self) -> Status {
-        self.balancer
-            .status()
-            .unwrap_or_else(|error| panic!("{error:#}"))
+        self.balancer.status().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// The server of every client in `persistence list`. A client that is listed for several services counts once.
@@ -180,14 +158,8 @@ impl Scenario {
     /// # Panics
     /// When there is no list.
     pub fn bindings(&self) -> BTreeMap<String, String> {
-        let entries = self
-            .balancer
-            .entries()
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        entries
-            .iter()
-            .map(|entry| (entry.client().to_owned(), entry.server().to_owned()))
-            .collect()
+        let entries = self.balancer.entries().unwrap_or_else(|error| panic!("{error:#}"));
+        entries.iter().map(|entry| (entry.client().to_owned(), entry.server().to_owned())).collect()
     }
 
     /// Where a server of that name lives.
@@ -195,11 +167,7 @@ impl Scenario {
     /// # Panics
     /// When there is none.
     pub fn host(&self, server: &str) -> &Host {
-        let found = self
-            .topology
-            .servers
-            .iter()
-            .find(|host| host.name() == server);
+        let found = self.topology.servers.iter().find(|host| host.name() == server);
         found.unwrap_or_else(|| panic!("no server {server}"))
     }
 
@@ -208,13 +176,8 @@ impl Scenario {
     /// # Panics
     /// When there is no such server.
     pub fn kill(&mut self, server: &str) {
-        let victim = self
-            .servers
-            .iter_mut()
-            .find(|candidate| candidate.name() == server);
-        victim
-            .unwrap_or_else(|| panic!("no server {server}"))
-            .kill();
+        let victim = self.servers.iter_mut().find(|candidate| candidate.name() == server);
+        victim.unwrap_or_else(|| panic!("no server {server}")).kill();
         self.wait_for_state(server, "down");
     }
 
@@ -223,13 +186,8 @@ impl Scenario {
     /// # Panics
     /// When there is no such server, or its ports are taken.
     pub fn revive(&mut self, server: &str) {
-        let found = self
-            .servers
-            .iter_mut()
-            .find(|candidate| candidate.name() == server);
-        let revived = found
-            .unwrap_or_else(|| panic!("no server {server}"))
-            .start_again();
+        let found = self.servers.iter_mut().find(|candidate| candidate.name() == server);
+        let revived = found.unwrap_or_else(|| panic!("no server {server}")).start_again();
         revived.unwrap_or_else(|error| panic!("{error:#}"));
         self.wait_for_state(server, "up");
     }
@@ -256,15 +214,9 @@ impl Scenario {
 fn servers_of(status: &Status) -> impl Iterator<Item = (String, String, bool)> {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let pools = status.0["pools"].as_array().into_iter().flatten();
-    pools
-        .flat_map(|pool| pool["servers"].as_array().into_iter().flatten())
-        .map(move |server| {
-            (
-                text(&server["address"]),
-                text(&server["state"]),
-                server["reachable"] == true,
-            )
-        })
+    pools.flat_map(|pool| pool["servers"].as_array().into_iter().flatten()).map(move |server| {
+        (text(&server["address"]), text(&server["state"]), server["reachable"] == true)
+    })
 }
 
 /// How often each name occurs.

@@ -52,12 +52,8 @@ struct Running {
 impl Server {
     /// Starts a server; its ports are open when this returns.
     pub fn start(name: &str, namespace: &Namespace, listen: Listen) -> Result<Self> {
-        let mut server = Self {
-            name: name.into(),
-            namespace: namespace.clone(),
-            listen,
-            running: None,
-        };
+        let mut server =
+            Self { name: name.into(), namespace: namespace.clone(), listen, running: None };
         server.start_again()?;
         Ok(server)
     }
@@ -69,11 +65,7 @@ impl Server {
 
     /// Closes what it listens on and resets every connection; all of that is done when this returns.
     pub fn kill(&mut self) {
-        if let Some(Running {
-            _stop: stop,
-            thread,
-        }) = self.running.take()
-        {
+        if let Some(Running { _stop: stop, thread }) = self.running.take() {
             drop(stop);
             // A panic of the thread has been printed, and a dead server is what was asked for.
             let _ = thread.join();
@@ -92,10 +84,7 @@ impl Server {
         let thread = thread::Builder::new()
             .name(format!("server {name}"))
             .spawn(move || serve(&name, sockets, stopped).expect("the server runs"))?;
-        self.running = Some(Running {
-            _stop: stop,
-            thread,
-        });
+        self.running = Some(Running { _stop: stop, thread });
         Ok(())
     }
 }
@@ -121,10 +110,7 @@ struct Sockets {
 
 impl Sockets {
     fn bind(listen: &Listen) -> Result<Self> {
-        let mut sockets = Self {
-            listeners: Vec::new(),
-            datagrams: Vec::new(),
-        };
+        let mut sockets = Self { listeners: Vec::new(), datagrams: Vec::new() };
         for &address in &listen.addresses {
             for &port in &listen.tcp {
                 let socket = SocketAddr::new(address, port);
@@ -146,9 +132,7 @@ impl Sockets {
 }
 
 fn serve(name: &Arc<str>, sockets: Sockets, stopped: oneshot::Receiver<()>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // When the runtime goes, so do its tasks, and with them every socket.
     runtime.block_on(async {
         for listener in sockets.listeners {
@@ -167,10 +151,7 @@ async fn accept(name: Arc<str>, listener: TcpListener) {
     // An accept may fail because its client has given up: the next one is none the worse.
     loop {
         if let Ok((stream, peer)) = listener.accept().await {
-            let connection = Connection {
-                stream,
-                finished: false,
-            };
+            let connection = Connection { stream, finished: false };
             tokio::spawn(connection.serve(Arc::clone(&name), peer));
         }
     }
@@ -181,9 +162,7 @@ async fn echo(name: Arc<str>, socket: UdpSocket) {
     loop {
         if let Ok((_, peer)) = socket.recv_from(&mut question).await {
             // A client that is gone needs no answer.
-            let _ = socket
-                .send_to(format!("{name} {peer}\n").as_bytes(), peer)
-                .await;
+            let _ = socket.send_to(format!("{name} {peer}\n").as_bytes(), peer).await;
         }
     }
 }
@@ -213,9 +192,7 @@ impl Connection {
             }
             let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
             let last = text.contains("\r\nconnection: close\r\n");
-            self.stream
-                .write_all(answer(name, peer, last).as_bytes())
-                .await?;
+            self.stream.write_all(answer(name, peer, last).as_bytes()).await?;
             if last {
                 return Ok(());
             }

@@ -88,15 +88,10 @@ pub(crate) fn set_offload(interface: &str, offload: Offload, switch: Switch) -> 
 
     // The request needs some socket; a datagram socket that is never used will do.
     let socket = UdpSocket::bind("0.0.0.0:0").or_else(|_| UdpSocket::bind("[::]:0"))?;
-    let mut value = Value {
-        command: offload.command(),
-        data: u32::from(switch == Switch::On),
-    };
+    let mut value = Value { command: offload.command(), data: u32::from(switch == Switch::On) };
     let mut request = libc::ifreq {
         ifr_name: interface_name(interface)?,
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_data: (&raw mut value).cast(),
-        },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: (&raw mut value).cast() },
     };
     ioctl(socket.as_raw_fd(), &mut request)
 }
@@ -177,10 +172,7 @@ fn ioctl(socket: RawFd, request: &mut libc::ifreq) -> io::Result<()> {
 
 fn interface_name(name: &str) -> io::Result<[libc::c_char; libc::IFNAMSIZ]> {
     if name.len() >= libc::IFNAMSIZ {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{name}: too long"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name}: too long")));
     }
     let mut field = [0; libc::IFNAMSIZ];
     for (place, byte) in field.iter_mut().zip(name.bytes()) {
@@ -190,9 +182,5 @@ fn interface_name(name: &str) -> io::Result<[libc::c_char; libc::IFNAMSIZ]> {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -70,10 +70,7 @@ impl Topology {
         servers: u8,
         naming: Naming<'_>,
     ) -> Result<Self> {
-        anyhow::ensure!(
-            clients <= 12 && servers <= 200,
-            "there are not that many addresses"
-        );
+        anyhow::ensure!(clients <= 12 && servers <= 200, "there are not that many addresses");
         let mut topology = Self {
             balancer: balancer(naming)?,
             interfaces: Vec::new(),
@@ -100,9 +97,7 @@ impl Topology {
             let namespace = naming(&format!("server{}", index + 1))?;
             let interface = topology.wire(&namespace, &format!("server{}", index + 1))?;
             let host = Host { namespace, index };
-            topology
-                .balancer
-                .ip(&gateway_lines(&host.subnet(), &interface))?;
+            topology.balancer.ip(&gateway_lines(&host.subnet(), &interface))?;
             host.namespace.ip(&host_lines(&host.subnet()))?;
             topology.servers.push(host);
         }
@@ -111,19 +106,14 @@ impl Topology {
 
     /// Starts a server with `listen`'s ports on every host, named `s1` and so on.
     pub fn start_servers(&self, tcp: &[u16], udp: &[u16]) -> Result<Vec<Server>> {
-        self.servers
-            .iter()
-            .map(|host| host.start(tcp, udp))
-            .collect()
+        self.servers.iter().map(|host| host.start(tcp, udp)).collect()
     }
 
     /// Leaves everything in place when this is dropped.
     pub fn keep(&self) {
         self.balancer.keep();
         self.bridge.iter().for_each(Namespace::keep);
-        self.clients
-            .iter()
-            .for_each(|client| client.namespace.keep());
+        self.clients.iter().for_each(|client| client.namespace.keep());
         self.servers.iter().for_each(|host| host.namespace.keep());
     }
 
@@ -153,11 +143,7 @@ impl Topology {
         let Some(bridge) = &self.bridge else {
             return Ok(());
         };
-        let near = if wiring == Wiring::OneArm {
-            "uplink"
-        } else {
-            "wire"
-        };
+        let near = if wiring == Wiring::OneArm { "uplink" } else { "wire" };
         self.balancer.ip(&format!(
             "link add {near} type veth peer name balancer netns {}\nlink set {near} up",
             bridge.name()
@@ -212,11 +198,7 @@ impl Client {
         from: &[IpAddr],
         to: SocketAddr,
     ) -> Vec<io::Result<Answer>> {
-        client::ask_many(
-            &self.namespace,
-            transport,
-            from.iter().map(|&from| (from, to)),
-        )
+        client::ask_many(&self.namespace, transport, from.iter().map(|&from| (from, to)))
     }
 
     /// Opens a connection from its own address and keeps it.
@@ -234,10 +216,7 @@ impl Client {
     }
 
     fn subnet(&self) -> Subnet {
-        Subnet {
-            kind: 1,
-            index: self.index,
-        }
+        Subnet { kind: 1, index: self.index }
     }
 
     /// Routes of its many addresses, as the balancer needs them.
@@ -247,10 +226,7 @@ impl Client {
             let block = self.address_in(family, 0, 0);
             let via = self.address(family);
             // Writing to a string cannot fail.
-            let _ = writeln!(
-                lines,
-                "route add {block}/{length} via {via} dev {interface}"
-            );
+            let _ = writeln!(lines, "route add {block}/{length} via {via} dev {interface}");
         }
         lines
     }
@@ -289,11 +265,7 @@ impl Host {
     /// Where its server listens with these ports.
     pub fn listen(&self, tcp: &[u16], udp: &[u16]) -> Listen {
         let addresses = Family::BOTH.map(|family| self.address(family)).to_vec();
-        Listen {
-            addresses,
-            tcp: tcp.to_vec(),
-            udp: udp.to_vec(),
-        }
+        Listen { addresses, tcp: tcp.to_vec(), udp: udp.to_vec() }
     }
 
     /// Starts its server.
@@ -302,10 +274,7 @@ impl Host {
     }
 
     fn subnet(&self) -> Subnet {
-        Subnet {
-            kind: 2,
-            index: self.index,
-        }
+        Subnet { kind: 2, index: self.index }
     }
 }
 

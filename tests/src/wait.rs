@@ -43,11 +43,7 @@ pub fn until_true(what: &str, mut probe: impl FnMut() -> bool) {
 pub fn throughout(duration: Duration, what: &str, mut probe: impl FnMut() -> bool) {
     let start = Instant::now();
     while start.elapsed() < duration {
-        assert!(
-            probe(),
-            "after {:?} of {duration:?} no longer: {what}",
-            start.elapsed()
-        );
+        assert!(probe(), "after {:?} of {duration:?} no longer: {what}", start.elapsed());
         thread::sleep(POLL);
     }
 }

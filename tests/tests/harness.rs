@@ -41,14 +41,11 @@ fn one_client_speaks_from_thousands_of_addresses() {
     let _servers = topology.start_servers(&[PORT], &[]).unwrap();
     for family in Family::BOTH {
         let to = SocketAddr::new(topology.servers[0].address(family), PORT);
-        let from: Vec<_> = (0..2000)
-            .map(|subnet| topology.clients[0].address_in(family, subnet, 7))
-            .collect();
+        let from: Vec<_> =
+            (0..2000).map(|subnet| topology.clients[0].address_in(family, subnet, 7)).collect();
         let answers = topology.clients[0].ask_from_each(Transport::Http, &from, to);
-        let seen: BTreeSet<_> = answers
-            .into_iter()
-            .map(|answer| answer.unwrap().peer.ip())
-            .collect();
+        let seen: BTreeSet<_> =
+            answers.into_iter().map(|answer| answer.unwrap().peer.ip()).collect();
         assert_eq!(seen, from.into_iter().collect(), "{family:?}");
     }
 }
@@ -66,14 +63,8 @@ fn a_killed_server_resets_refuses_and_comes_back() {
     assert_eq!(held.ask().unwrap(), held.first);
 
     servers[0].kill();
-    assert_eq!(
-        held.ask().unwrap_err().kind(),
-        io::ErrorKind::ConnectionReset
-    );
-    assert_eq!(
-        client.ask(to).unwrap_err().kind(),
-        io::ErrorKind::ConnectionRefused
-    );
+    assert_eq!(held.ask().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(client.ask(to).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 
     servers[0].start_again().unwrap();
     assert_eq!(client.ask(to).unwrap().server, "s1");

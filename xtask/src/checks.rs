@@ -41,9 +41,7 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
         stage("lints", lints)?;
         match &toolchain {
             Some(toolchain) => {
-                stage("lints of the BPF programs", || {
-                    bpf_lints(&provision, toolchain)
-                })?;
+                stage("lints of the BPF programs", || bpf_lints(&provision, toolchain))?;
             }
             None => eprintln!("xtask: the BPF object is given, so its source is not linted"),
         }
@@ -51,9 +49,7 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     let mut seen = Seen::default();
     stage("unit tests", || unit_tests(filter, &mut seen))?;
     stage("build", run::build_binaries)?;
-    stage("data path and topology tests", || {
-        outside_tests(filter, &mut seen)
-    })?;
+    stage("data path and topology tests", || outside_tests(filter, &mut seen))?;
     let skips = match env::var("CI").as_deref() {
         Ok("true") => Skips::Forbidden,
         _ => Skips::Told,
@@ -68,10 +64,7 @@ fn stage(name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
     let start = Instant::now();
     let outcome = step();
     let word = if outcome.is_ok() { "passed" } else { "failed" };
-    eprintln!(
-        "xtask: {name} {word} after {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
+    eprintln!("xtask: {name} {word} after {:.1} s", start.elapsed().as_secs_f64());
     outcome.with_context(|| name.to_owned())
 }
 
@@ -118,9 +111,7 @@ fn unit_tests(filter: Option<&str>, seen: &mut Seen) -> Result<()> {
 fn outside_tests(filter: Option<&str>, seen: &mut Seen) -> Result<()> {
     let daemon = host::binaries(Profile::Dev)?.join("lbpersist");
     let mut cargo = host::cargo()?;
-    cargo
-        .args(["test", "--package", TESTED_OUTSIDE])
-        .args(filter);
+    cargo.args(["test", "--package", TESTED_OUTSIDE]).args(filter);
     cargo.args(["--", "--test-threads", &outside_threads().to_string()]);
     watched(cargo.env("LBPERSIST_BIN", Path::new(&daemon)), seen)
 }
@@ -167,28 +158,21 @@ mod tests {
     use super::*;
 
     fn seen(passed: u64, skipped: &[&str]) -> Seen {
-        Seen {
-            passed,
-            skipped: skipped.iter().map(|it| (*it).to_owned()).collect(),
-        }
+        Seen { passed, skipped: skipped.iter().map(|it| (*it).to_owned()).collect() }
     }
 
     #[test]
     fn a_skipped_test_fails_in_ci_only() {
         let seen = seen(3, &["ipv6: no IPv6 here"]);
         assert!(verdict(&seen, None, Skips::Told).is_ok());
-        let error = verdict(&seen, None, Skips::Forbidden)
-            .unwrap_err()
-            .to_string();
+        let error = verdict(&seen, None, Skips::Forbidden).unwrap_err().to_string();
         assert!(error.contains("ipv6: no IPv6 here"), "{error}");
     }
 
     #[test]
     fn running_nothing_is_no_success() {
         assert!(verdict(&seen(0, &[]), None, Skips::Told).is_err());
-        let error = verdict(&seen(0, &[]), Some("nosuch"), Skips::Told)
-            .unwrap_err()
-            .to_string();
+        let error = verdict(&seen(0, &[]), Some("nosuch"), Skips::Told).unwrap_err().to_string();
         assert!(error.contains("nosuch"), "{error}");
         assert!(verdict(&seen(1, &[]), Some("some"), Skips::Forbidden).is_ok());
     }

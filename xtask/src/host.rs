@@ -12,25 +12,19 @@ use anyhow::{Context as _, Result, bail};
 
 /// The top of the workspace.
 pub(crate) fn workspace() -> Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask stands outside a workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask stands outside a workspace")
 }
 
 /// The path of the cargo that runs us.
 pub(crate) fn cargo_path() -> PathBuf {
-    env::var_os("CARGO")
-        .unwrap_or_else(|| OsString::from(env!("CARGO")))
-        .into()
+    env::var_os("CARGO").unwrap_or_else(|| OsString::from(env!("CARGO"))).into()
 }
 
 /// That cargo, in the workspace; its directory leads PATH, so that it meets its own rustc and clippy.
 pub(crate) fn cargo() -> Result<Command> {
     let cargo = cargo_path();
     let mut command = Command::new(&cargo);
-    command
-        .current_dir(workspace()?)
-        .env("PATH", path_after(cargo.parent())?);
+    command.current_dir(workspace()?).env("PATH", path_after(cargo.parent())?);
     Ok(command)
 }
 
@@ -62,16 +56,12 @@ pub(crate) fn binaries(profile: Profile) -> Result<PathBuf> {
 pub(crate) fn has_program(name: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let roots = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(roots)
-        .any(|directory| directory.join(name).is_file())
+    env::split_paths(&path).chain(roots).any(|directory| directory.join(name).is_file())
 }
 
 /// Runs a command to its end.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))
+    command.status().with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 /// Runs a command that has to succeed.
@@ -85,12 +75,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 
 /// A command as one would type it.
 pub(crate) fn described(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

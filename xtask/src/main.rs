@@ -95,12 +95,8 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Demo { keep: false } => run::lab(&["demo"]),
         Command::Demo { keep: true } => run::lab(&["demo", "--keep"]),
         Command::Test { filter } => checks::all(filter.as_deref()),
-        Command::Lab {
-            action: LabAction::Up,
-        } => run::lab(&["up"]),
-        Command::Lab {
-            action: LabAction::Down,
-        } => run::lab(&["down"]),
+        Command::Lab { action: LabAction::Up } => run::lab(&["up"]),
+        Command::Lab { action: LabAction::Down } => run::lab(&["down"]),
         Command::Setup => run::setup(),
     }
 }

@@ -14,26 +14,10 @@ pub(crate) struct Program {
 
 /// What the lab and the topology tests call.
 pub(crate) const LAB: [Program; 4] = [
-    Program {
-        name: "ip",
-        package: "iproute2",
-        purpose: "looks into network namespaces",
-    },
-    Program {
-        name: "ethtool",
-        package: "ethtool",
-        purpose: "turns checksum offload off",
-    },
-    Program {
-        name: "curl",
-        package: "curl",
-        purpose: "is the client",
-    },
-    Program {
-        name: "bpftool",
-        package: "bpftool",
-        purpose: "shows the maps",
-    },
+    Program { name: "ip", package: "iproute2", purpose: "looks into network namespaces" },
+    Program { name: "ethtool", package: "ethtool", purpose: "turns checksum offload off" },
+    Program { name: "curl", package: "curl", purpose: "is the client" },
+    Program { name: "bpftool", package: "bpftool", purpose: "shows the maps" },
 ];
 
 /// Debian's compiler for the BPF target, its cargo, and the sources of `core`.
@@ -49,11 +33,7 @@ pub(crate) fn llvm_package(llvm: u32) -> String {
 
 /// Those of `programs` that `has` does not find.
 pub(crate) fn absent(programs: &[Program], has: impl Fn(&str) -> bool) -> Vec<Program> {
-    programs
-        .iter()
-        .filter(|program| !has(program.name))
-        .copied()
-        .collect()
+    programs.iter().filter(|program| !has(program.name)).copied().collect()
 }
 
 /// Which of cargo's own companions are not beside the cargo that runs us.
@@ -74,10 +54,7 @@ mod tests {
     #[test]
     fn only_absent_programs_are_named() {
         let names = |list: Vec<Program>| list.iter().map(|it| it.name).collect::<Vec<_>>();
-        assert_eq!(
-            names(absent(&LAB, |name| name == "curl")),
-            ["ip", "ethtool", "bpftool"]
-        );
+        assert_eq!(names(absent(&LAB, |name| name == "curl")), ["ip", "ethtool", "bpftool"]);
         assert_eq!(absent(&LAB, |_| true), []);
     }
 }

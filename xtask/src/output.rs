@@ -51,9 +51,7 @@ fn follow(
     let other = thread::spawn(move || pass_through(stderr, err));
     let first = pass_through(stdout, out);
     let status = child.wait().context("cannot wait for the tests")?;
-    let second = other
-        .join()
-        .map_err(|_| anyhow!("the reader of stderr panicked"))?;
+    let second = other.join().map_err(|_| anyhow!("the reader of stderr panicked"))?;
     seen.absorb(first.context("cannot pass on the tests' output")?);
     seen.absorb(second.context("cannot pass on the tests' output")?);
     Ok(status)
@@ -105,13 +103,7 @@ mod tests {
         let seen = pass_through(text.as_bytes(), &mut copy).unwrap();
         assert_eq!(copy, text.as_bytes());
         let skipped = vec!["ipv6: no IPv6 here".to_owned(), "vlan: no root".to_owned()];
-        assert_eq!(
-            seen,
-            Seen {
-                passed: 42,
-                skipped
-            }
-        );
+        assert_eq!(seen, Seen { passed: 42, skipped });
     }
 
     #[test]
@@ -123,12 +115,6 @@ mod tests {
         command.args(["-c", script]);
         let status = follow(&mut command, io::sink(), io::sink(), &mut seen).unwrap();
         assert_eq!(status.code(), Some(3));
-        assert_eq!(
-            seen,
-            Seen {
-                passed: 1,
-                skipped: vec!["a: b".to_owned()]
-            }
-        );
+        assert_eq!(seen, Seen { passed: 1, skipped: vec!["a: b".to_owned()] });
     }
 }

@@ -23,10 +23,7 @@ impl Provision {
     /// Learns whether packages may be installed here: by root, on a Debian.
     pub(crate) fn new() -> Self {
         let is_debian = Path::new("/etc/debian_version").is_file() && host::has_program("apt-get");
-        Self {
-            may_install: is_debian && is_root(),
-            lists_fetched: OnceCell::new(),
-        }
+        Self { may_install: is_debian && is_root(), lists_fetched: OnceCell::new() }
     }
 
     /// The programs that the lab and the topology tests call.
@@ -42,10 +39,7 @@ impl Provision {
         self.install(&packages)?;
         match needs::absent(&absent, host::has_program).first() {
             None => Ok(()),
-            Some(still) => bail!(
-                "{} is still missing after installing {packages:?}",
-                still.name
-            ),
+            Some(still) => bail!("{} is still missing after installing {packages:?}", still.name),
         }
     }
 
@@ -191,13 +185,7 @@ fn by_hand(absent: &[Program]) -> String {
 fn apt_get(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command
-        .args([
-            "-qq",
-            "-o",
-            "Dpkg::Use-Pty=0",
-            "-o",
-            "DPkg::Lock::Timeout=300",
-        ])
+        .args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null());
@@ -229,24 +217,15 @@ mod tests {
 
     #[test]
     fn effective_user_is_the_second_number() {
-        assert_eq!(
-            effective_user("Name:\tx\nUid:\t1000\t0\t0\t0\nGid:\t5\t5\n"),
-            Some(0)
-        );
-        assert_eq!(
-            effective_user("Name:\tx\nUid:\t0\t1000\t0\t0\n"),
-            Some(1000)
-        );
+        assert_eq!(effective_user("Name:\tx\nUid:\t1000\t0\t0\t0\nGid:\t5\t5\n"), Some(0));
+        assert_eq!(effective_user("Name:\tx\nUid:\t0\t1000\t0\t0\n"), Some(1000));
         assert_eq!(effective_user(""), None);
     }
 
     #[test]
     fn one_command_installs_all_that_is_absent() {
         let text = by_hand(&needs::absent(&needs::LAB, |name| name == "ip"));
-        assert!(
-            text.ends_with("apt-get install ethtool curl bpftool"),
-            "{text}"
-        );
+        assert!(text.ends_with("apt-get install ethtool curl bpftool"), "{text}");
         assert!(text.contains("curl (is the client)"), "{text}");
     }
 }

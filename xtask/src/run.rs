@@ -16,10 +16,7 @@ pub(crate) fn build(profile: Profile) -> Result<ExitCode> {
         cargo.arg("--release");
     }
     host::succeed(&mut cargo)?;
-    eprintln!(
-        "xtask: built {}",
-        host::binaries(profile)?.join("lbpersist").display()
-    );
+    eprintln!("xtask: built {}", host::binaries(profile)?.join("lbpersist").display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -47,8 +44,7 @@ pub(crate) fn lab(arguments: &[&str]) -> Result<ExitCode> {
     build_binaries()?;
     let binaries = host::binaries(Profile::Dev)?;
     let mut lab = Command::new(binaries.join("lab"));
-    lab.args(arguments)
-        .env("LBPERSIST_BIN", binaries.join("lbpersist"));
+    lab.args(arguments).env("LBPERSIST_BIN", binaries.join("lbpersist"));
     let status = host::status(&mut lab)?;
     // A signal has no exit code; a failure it is all the same.
     let code = status.code().and_then(|code| u8::try_from(code).ok());

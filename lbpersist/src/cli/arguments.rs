@@ -51,7 +51,9 @@ pub enum Command {
     /// Loads the program, attaches it to the interfaces of the configuration, watches servers and network, and keeps the tables
     /// true. When it ends, on SIGTERM or SIGINT or otherwise, the kernel goes on forwarding with what it has, and the next run
     /// takes that over.
-    #[command(after_help = "Example:\n  lbpersist run --config /etc/lbpersist.toml --interface eth0")]
+    #[command(
+        after_help = "Example:\n  lbpersist run --config /etc/lbpersist.toml --interface eth0"
+    )]
     Run {
         /// The configuration file
         #[arg(short, long, value_name = "FILE")]

@@ -136,7 +136,9 @@ fn attach_interfaces(interfaces: &[String], pins: &PinDirectory) -> Result<(), F
     for (interface, done) in interfaces.iter().zip(done) {
         print(&match done {
             Attached::Native => format!("{interface}: attached, native\n"),
-            Attached::Generic => format!("{interface}: attached, generic (the driver has no XDP)\n"),
+            Attached::Generic => {
+                format!("{interface}: attached, generic (the driver has no XDP)\n")
+            }
             Attached::Replaced => format!("{interface}: was attached already\n"),
         })?;
     }

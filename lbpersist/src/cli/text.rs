@@ -18,8 +18,15 @@ pub(super) fn status(status: &Status) -> String {
     }
     text.push_str(&interfaces.text("no interface is attached"));
 
-    let mut services =
-        Table::new(["VIRTUAL SERVICE", "ADDRESS", "POOL", "PACKETS", "ANSWERS", "CONNECTIONS", "KEPT"]);
+    let mut services = Table::new([
+        "VIRTUAL SERVICE",
+        "ADDRESS",
+        "POOL",
+        "PACKETS",
+        "ANSWERS",
+        "CONNECTIONS",
+        "KEPT",
+    ]);
     for service in &status.virtual_services {
         let address = std::net::SocketAddr::new(service.address, service.port);
         services.row([
@@ -115,11 +122,8 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         });
         let mut text = String::new();
         for row in &self.rows {
-            let line: Vec<String> = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
+            let line: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             text.push_str(line.join("  ").trim_end());
             text.push('\n');
         }
@@ -135,7 +139,10 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let mut table = Table::new(["A", "LONG HEAD", "C"]);
         table.row(["a longer cell".to_owned(), "x".to_owned(), "y".to_owned()]);
-        assert_eq!(table.text("none"), "A              LONG HEAD  C\na longer cell  x          y\n");
+        assert_eq!(
+            table.text("none"),
+            "A              LONG HEAD  C\na longer cell  x          y\n"
+        );
         assert_eq!(Table::new(["A"]).text("none"), "none\n");
     }
 }

@@ -25,10 +25,7 @@ fn not_an_address(text: &str) -> String {
     } else {
         ""
     };
-    format!(
-        "must be an IPv4 or IPv6 address, not {}{hint}",
-        quoted(text)
-    )
+    format!("must be an IPv4 or IPv6 address, not {}{hint}", quoted(text))
 }
 
 fn unusable(address: IpAddr) -> Option<String> {
@@ -60,20 +57,14 @@ mod tests {
     #[test]
     fn addresses_of_one_machine_are_taken() {
         for text in ["198.51.100.10", "10.0.0.1", "2001:db8::10", "fd00::1"] {
-            assert_eq!(
-                parse(text).map(|address| address.to_string()),
-                Ok(text.to_owned())
-            );
+            assert_eq!(parse(text).map(|address| address.to_string()), Ok(text.to_owned()));
         }
     }
 
     #[test]
     fn what_cannot_be_served_is_explained() {
         for (text, why) in [
-            (
-                "web.example",
-                "must be an IPv4 or IPv6 address, not `web.example`",
-            ),
+            ("web.example", "must be an IPv4 or IPv6 address, not `web.example`"),
             ("", "must be an IPv4 or IPv6 address, not ``"),
             (
                 "10.0.0.1:80",
@@ -95,27 +86,12 @@ mod tests {
                 "::ffff:10.0.0.1",
                 "must not be ::ffff:10.0.0.1: an IPv4 address is written as such; write 10.0.0.1",
             ),
-            (
-                "0.0.0.0",
-                "must not be 0.0.0.0: the unspecified address is nobody's",
-            ),
+            ("0.0.0.0", "must not be 0.0.0.0: the unspecified address is nobody's"),
             ("::", "must not be ::: the unspecified address is nobody's"),
-            (
-                "127.0.0.2",
-                "must not be 127.0.0.2: packets to a loopback address never reach XDP",
-            ),
-            (
-                "::1",
-                "must not be ::1: packets to a loopback address never reach XDP",
-            ),
-            (
-                "224.0.0.1",
-                "must not be 224.0.0.1: a multicast address is not one machine's",
-            ),
-            (
-                "ff02::1",
-                "must not be ff02::1: a multicast address is not one machine's",
-            ),
+            ("127.0.0.2", "must not be 127.0.0.2: packets to a loopback address never reach XDP"),
+            ("::1", "must not be ::1: packets to a loopback address never reach XDP"),
+            ("224.0.0.1", "must not be 224.0.0.1: a multicast address is not one machine's"),
+            ("ff02::1", "must not be ff02::1: a multicast address is not one machine's"),
             (
                 "255.255.255.255",
                 "must not be 255.255.255.255: the broadcast address is not one machine's",

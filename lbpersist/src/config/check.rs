@@ -38,22 +38,10 @@ impl<'c> Checks<'c> {
     fn names(&mut self) {
         let raw = self.raw;
         self.once("interface", "", raw.interfaces.iter());
-        self.once(
-            "virtual_service",
-            "",
-            raw.services.iter().filter_map(|s| s.name.as_ref()),
-        );
+        self.once("virtual_service", "", raw.services.iter().filter_map(|s| s.name.as_ref()));
         self.once("pool", "", raw.pools.iter().filter_map(|p| p.name.as_ref()));
-        self.once(
-            "persistence_profile",
-            "",
-            raw.profiles.iter().filter_map(|p| p.name.as_ref()),
-        );
-        self.once(
-            "health_monitor",
-            "",
-            raw.monitors.iter().filter_map(|m| m.name.as_ref()),
-        );
+        self.once("persistence_profile", "", raw.profiles.iter().filter_map(|p| p.name.as_ref()));
+        self.once("health_monitor", "", raw.monitors.iter().filter_map(|m| m.name.as_ref()));
         for pool in &raw.pools {
             let owner = format!(" of pool {}", pool.label());
             self.once("health_monitor", &owner, pool.value.health_monitors.iter());
@@ -66,10 +54,7 @@ impl<'c> Checks<'c> {
             let first = *lines.entry(value).or_insert(line);
             if !std::ptr::eq(first, line) {
                 let name = quoted(value);
-                self.add(
-                    *line,
-                    format!("{kind} {name}{owner} is there already (line {first})"),
-                );
+                self.add(*line, format!("{kind} {name}{owner} is there already (line {first})"));
             }
         }
     }
@@ -86,13 +71,7 @@ impl<'c> Checks<'c> {
             self.refers(&by, profile, "persistence_profile", &raw.profiles, None);
             for monitor in &pool.value.health_monitors {
                 let built_in = Some(BUILT_IN_MONITOR);
-                self.refers(
-                    &by,
-                    Some(monitor),
-                    "health_monitor",
-                    &raw.monitors,
-                    built_in,
-                );
+                self.refers(&by, Some(monitor), "health_monitor", &raw.monitors, built_in);
             }
         }
     }
@@ -116,20 +95,11 @@ impl<'c> Checks<'c> {
         let names = declared.iter().filter_map(|one| one.name.as_ref());
         let near = nearest(name, names.map(|name| name.value.as_str()).chain(built_in));
         let hint = near.map_or_else(String::new, |near| {
-            let line = declared
-                .iter()
-                .find(|one| one.is_named(near))
-                .map(|one| one.line);
+            let line = declared.iter().find(|one| one.is_named(near)).map(|one| one.line);
             let line = line.map_or_else(String::new, |line| format!(" (line {line})"));
             format!("; did you mean {}{line}?", quoted(near))
         });
-        self.add(
-            *line,
-            format!(
-                "{by} names {kind} {}, which is not declared{hint}",
-                quoted(name)
-            ),
-        );
+        self.add(*line, format!("{by} names {kind} {}, which is not declared{hint}", quoted(name)));
     }
 
     fn services_apart(&mut self) {

@@ -36,10 +36,7 @@ pub fn describe(model: &Model) -> String {
 }
 
 fn describe_pool(out: &mut String, pool: &Pool) {
-    let kept = pool
-        .persistence
-        .as_ref()
-        .map_or_else(|| "clients are not kept".to_owned(), profile);
+    let kept = pool.persistence.as_ref().map_or_else(|| "clients are not kept".to_owned(), profile);
     let _ = writeln!(out, "  {}: {kept}", pool.name);
     for monitor in &pool.health_monitors {
         let _ = writeln!(out, "    {}", describe_monitor(monitor));
@@ -50,14 +47,7 @@ fn describe_pool(out: &mut String, pool: &Pool) {
 }
 
 fn profile(profile: &PersistenceProfile) -> String {
-    let PersistenceProfile {
-        name,
-        timeout,
-        ipv4_mask,
-        ipv6_mask,
-        scope,
-        server_down,
-    } = profile;
+    let PersistenceProfile { name, timeout, ipv4_mask, ipv6_mask, scope, server_down } = profile;
     if timeout.is_zero() {
         return format!("clients are not kept: the timeout of profile {name} is 0");
     }
@@ -77,13 +67,7 @@ fn profile(profile: &PersistenceProfile) -> String {
 }
 
 fn describe_monitor(monitor: &HealthMonitor) -> String {
-    let HealthMonitor {
-        name,
-        rise,
-        fall,
-        port,
-        ..
-    } = monitor;
+    let HealthMonitor { name, rise, fall, port, .. } = monitor;
     let [interval, timeout] = [monitor.interval, monitor.timeout].map(duration::format);
     let port = port.map_or_else(String::new, |port| format!(" to port {port}"));
     format!(
@@ -94,10 +78,9 @@ fn describe_monitor(monitor: &HealthMonitor) -> String {
 fn describe_server(server: &Server) -> String {
     let (address, weight) = (server.address, server.weight);
     match server.port {
-        Some(port) => format!(
-            "server {}, weight {weight}",
-            std::net::SocketAddr::new(address, port)
-        ),
+        Some(port) => {
+            format!("server {}, weight {weight}", std::net::SocketAddr::new(address, port))
+        }
         None => format!("server {address}, the service's port, weight {weight}"),
     }
 }
@@ -123,11 +106,7 @@ fn describe_settings(out: &mut String, model: &Model) {
         out,
         "idle limits: tcp {tcp}, tcp_closing {closing}, handshake {handshake}, udp {udp}"
     );
-    let _ = writeln!(
-        out,
-        "kernel memory: about {}",
-        mebibytes(kernel_memory(model))
-    );
+    let _ = writeln!(out, "kernel memory: about {}", mebibytes(kernel_memory(model)));
 }
 
 fn kernel_memory(model: &Model) -> u64 {

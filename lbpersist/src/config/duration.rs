@@ -3,13 +3,8 @@
 use std::time::Duration;
 
 /// Unit and its length in milliseconds, from large to small.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// Reads a duration. The error says what is wrong with the text, to be put behind what the field must be.
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
@@ -24,26 +19,16 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
         if number.is_empty() {
             return Err("which is no number followed by a unit".to_owned());
         }
-        let (unit, after) = after.split_at(
-            after
-                .find(|c: char| !c.is_ascii_alphabetic())
-                .unwrap_or(after.len()),
-        );
+        let (unit, after) =
+            after.split_at(after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len()));
         if unit.is_empty() && after.is_empty() {
-            return Err(format!(
-                "which has no unit; write \"{number}s\" for seconds"
-            ));
+            return Err(format!("which has no unit; write \"{number}s\" for seconds"));
         }
         let Some(place) = allowed.iter().position(|(name, _)| *name == unit) else {
             return Err(wrong_unit(unit));
         };
-        let milliseconds = number
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(allowed[place].1));
-        total = milliseconds
-            .and_then(|ms| total.checked_add(ms))
-            .ok_or("which is too long")?;
+        let milliseconds = number.parse::<u64>().ok().and_then(|n| n.checked_mul(allowed[place].1));
+        total = milliseconds.and_then(|ms| total.checked_add(ms)).ok_or("which is too long")?;
         allowed = &allowed[place + 1..];
         rest = after;
     }
@@ -68,10 +53,7 @@ pub fn format(duration: Duration) -> String {
 }
 
 fn split_at_non_digit(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 fn wrong_unit(unit: &str) -> String {
@@ -104,11 +86,7 @@ mod tests {
             ("1d2h3m4s5ms", 93_784_005),
             ("90m", 5_400_000),
         ] {
-            assert_eq!(
-                parse(text),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
+            assert_eq!(parse(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
@@ -122,14 +100,8 @@ mod tests {
             ("s", "which is no number followed by a unit"),
             ("1.5s", "which is no whole number followed by a unit"),
             ("5 m", "which is no whole number followed by a unit"),
-            (
-                "5w",
-                "whose unit `w` is none of `d`, `h`, `m`, `s` and `ms`",
-            ),
-            (
-                "5M",
-                "whose unit `M` is none of `d`, `h`, `m`, `s` and `ms`",
-            ),
+            ("5w", "whose unit `w` is none of `d`, `h`, `m`, `s` and `ms`"),
+            ("5M", "whose unit `M` is none of `d`, `h`, `m`, `s` and `ms`"),
             ("30m1h", "whose units do not go from large to small"),
             ("1s1s", "whose units do not go from large to small"),
             ("99999999999999999999s", "which is too long"),

@@ -14,20 +14,12 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(lines: &'t Lines) -> Self {
-        Self {
-            lines,
-            problems: Vec::new(),
-            fragments: false,
-        }
+        Self { lines, problems: Vec::new(), fragments: false }
     }
 
     /// A report on what is left of a text with syntax errors: missing fields are not reported.
     pub(super) fn of_fragments(lines: &'t Lines, problems: Vec<Problem>) -> Self {
-        Self {
-            lines,
-            problems,
-            fragments: true,
-        }
+        Self { lines, problems, fragments: true }
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
@@ -35,10 +27,7 @@ impl<'t> Report<'t> {
     }
 
     pub(super) fn add(&mut self, line: usize, message: impl Into<String>) {
-        self.problems.push(Problem {
-            line,
-            message: message.into(),
-        });
+        self.problems.push(Problem { line, message: message.into() });
     }
 
     pub(super) fn line_of(&self, item: &Item) -> Option<usize> {
@@ -124,9 +113,6 @@ pub(super) struct Found<'d> {
 
 impl<'d> Found<'d> {
     pub(super) fn root(table: &'d Table) -> Self {
-        Self {
-            line: 1,
-            items: table,
-        }
+        Self { line: 1, items: table }
     }
 }

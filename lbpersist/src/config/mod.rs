@@ -46,23 +46,14 @@ pub fn parse(text: &str) -> Result<Model, Problems> {
     let raw = read::read(&document, &mut report);
     let mut problems = report.into_problems();
     check::check(&raw, &mut problems);
-    if problems.is_empty() {
-        Ok(resolve::resolve(raw))
-    } else {
-        Err(Problems::sorted(problems))
-    }
+    if problems.is_empty() { Ok(resolve::resolve(raw)) } else { Err(Problems::sorted(problems)) }
 }
 
 /// Reads a configuration file.
 pub fn load(path: &Path) -> Result<Model, LoadError> {
-    let text = fs::read_to_string(path).map_err(|source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(&text).map_err(|problems| LoadError::Wrong {
-        path: path.to_owned(),
-        problems,
-    })
+    let text = fs::read_to_string(path)
+        .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+    parse(&text).map_err(|problems| LoadError::Wrong { path: path.to_owned(), problems })
 }
 
 /// Something wrong with a configuration.
@@ -133,12 +124,7 @@ struct Located<'e> {
 impl fmt::Display for Located<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        write_lines(
-            f,
-            self.problems
-                .iter()
-                .map(|problem| format!("{path}:{problem}")),
-        )
+        write_lines(f, self.problems.iter().map(|problem| format!("{path}:{problem}")))
     }
 }
 

@@ -34,9 +34,7 @@ pub(super) struct Declared<T> {
 impl<T> Declared<T> {
     /// The name as messages show it.
     pub(super) fn label(&self) -> String {
-        self.name
-            .as_ref()
-            .map_or_else(|| "without a name".to_owned(), |name| quoted(&name.value))
+        self.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| quoted(&name.value))
     }
 
     pub(super) fn is_named(&self, name: &str) -> bool {

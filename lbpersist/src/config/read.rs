@@ -63,19 +63,13 @@ fn read_each<T>(
     read_one: impl Fn(&mut Report<'_>, Found<'_>) -> Declared<T>,
 ) -> Vec<Declared<T>> {
     let found = root.tables(kind).unwrap_or_default();
-    found
-        .into_iter()
-        .map(|found| read_one(root.report, found))
-        .collect()
+    found.into_iter().map(|found| read_one(root.report, found)).collect()
 }
 
 fn read_interfaces(root: &mut Table<'_, '_, '_>) -> Vec<At<String>> {
     let interfaces = root.texts("interfaces");
     for At { line, value } in &interfaces {
-        let named = Field::Is(At {
-            line: *line,
-            value: value.as_str(),
-        });
+        let named = Field::Is(At { line: *line, value: value.as_str() });
         root.refine(named, check_interface);
     }
     interfaces
@@ -88,15 +82,11 @@ fn check_interface(name: &str) -> Result<(), String> {
     if name.is_empty() {
         Err("the name of an interface must not be empty".to_owned())
     } else if name.len() > LONGEST {
-        Err(format!(
-            "interface {interface} must be at most {LONGEST} bytes long"
-        ))
+        Err(format!("interface {interface} must be at most {LONGEST} bytes long"))
     } else if matches!(name, "." | "..")
         || name.contains(|c: char| c.is_whitespace() || c.is_control() || "/:".contains(c))
     {
-        Err(format!(
-            "interface {interface} has a name that no interface can have"
-        ))
+        Err(format!("interface {interface} has a name that no interface can have"))
     } else {
         Ok(())
     }
@@ -124,19 +114,13 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
         if is_prime(size) {
             return Ok(size);
         }
-        let next = (size..)
-            .find(|&size| is_prime(size))
-            .unwrap_or(default.ring_size);
-        Err(format!(
-            "`ring_size` must be a prime, not {size}; the next one is {next}"
-        ))
+        let next = (size..).find(|&size| is_prime(size)).unwrap_or(default.ring_size);
+        Err(format!("`ring_size` must be a prime, not {size}; the next one is {next}"))
     });
     let settings = DataPathSettings {
         ring_size: ring_size.or(default.ring_size),
         entry_table: table.integer("entry_table", TABLE).or(default.entry_table),
-        connection_table: table
-            .integer("connection_table", TABLE)
-            .or(default.connection_table),
+        connection_table: table.integer("connection_table", TABLE).or(default.connection_table),
         handshake_table: table
             .integer("handshake_table", 1024..=1 << 22)
             .or(default.handshake_table),
@@ -148,10 +132,7 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
 }
 
 fn is_prime(number: u32) -> bool {
-    number >= 2
-        && (2..)
-            .take_while(|d| d * d <= number)
-            .all(|d| !number.is_multiple_of(d))
+    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
 }
 
 fn read_idle_limits(report: &mut Report<'_>, found: Found<'_>) -> IdleLimits {
@@ -164,11 +145,8 @@ fn read_idle_limits(report: &mut Report<'_>, found: Found<'_>) -> IdleLimits {
     };
     let default = IdleLimits::default();
     let mut table = Table::open(report, found, &IDLE_LIMITS, "");
-    let mut limit = |field, default| {
-        table
-            .duration(field, Duration::from_secs(1)..=MONTH)
-            .or(default)
-    };
+    let mut limit =
+        |field, default| table.duration(field, Duration::from_secs(1)..=MONTH).or(default);
     IdleLimits {
         tcp: limit("tcp", default.tcp),
         tcp_closing: limit("tcp_closing", default.tcp_closing),
@@ -185,31 +163,18 @@ fn read_service(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawServic
         optional: &["protocol", "mode"],
         later: &[],
     };
-    const PROTOCOLS: Choices<Protocol> = Choices {
-        allowed: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-        later: &[],
-    };
-    const MODES: Choices<()> = Choices {
-        allowed: &[("l4", ())],
-        later: &["tcp", "http"],
-    };
+    const PROTOCOLS: Choices<Protocol> =
+        Choices { allowed: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], later: &[] };
+    const MODES: Choices<()> = Choices { allowed: &[("l4", ())], later: &["tcp", "http"] };
     let mut table = Table::open(report, found, &VIRTUAL_SERVICE, "");
     table.choice("mode", &MODES);
     Declared {
         line: found.line,
         name: table.name("name").known(),
         value: RawService {
-            address: table
-                .address("address")
-                .known()
-                .map(|address| address.value),
-            port: table
-                .integer("port", 1..=u16::MAX)
-                .known()
-                .map(|port| port.value),
-            protocol: table
-                .choice("protocol", &PROTOCOLS)
-                .or_default(Protocol::Tcp),
+            address: table.address("address").known().map(|address| address.value),
+            port: table.integer("port", 1..=u16::MAX).known().map(|port| port.value),
+            protocol: table.choice("protocol", &PROTOCOLS).or_default(Protocol::Tcp),
             pool: table.name("pool").known(),
         },
     }
@@ -220,45 +185,30 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         kind: "pool",
         label: "name",
         required: &["name", "servers"],
-        optional: &[
-            "algorithm",
-            "forwarding",
-            "persistence_profile",
-            "health_monitors",
-        ],
+        optional: &["algorithm", "forwarding", "persistence_profile", "health_monitors"],
         later: &[],
     };
     const ALGORITHMS: Choices<()> = Choices {
         allowed: &[("maglev", ())],
         later: &["round-robin", "least-connections", "random-two"],
     };
-    const FORWARDINGS: Choices<()> = Choices {
-        allowed: &[("nat", ())],
-        later: &["masquerade", "direct", "tunnel"],
-    };
+    const FORWARDINGS: Choices<()> =
+        Choices { allowed: &[("nat", ())], later: &["masquerade", "direct", "tunnel"] };
     let mut table = Table::open(report, found, &POOL, "");
     table.choice("algorithm", &ALGORITHMS);
     table.choice("forwarding", &FORWARDINGS);
     let name = table.name("name").known();
-    let owner = name.as_ref().map_or_else(String::new, |name| {
-        format!(" of pool {}", quoted(&name.value))
-    });
+    let owner =
+        name.as_ref().map_or_else(String::new, |name| format!(" of pool {}", quoted(&name.value)));
     let persistence_profile = table.name("persistence_profile").known();
     let health_monitors = table.texts("health_monitors");
     let servers = table.tables("servers").map(|servers| {
-        servers
-            .into_iter()
-            .map(|found| read_server(table.report, found, &owner))
-            .collect()
+        servers.into_iter().map(|found| read_server(table.report, found, &owner)).collect()
     });
     Declared {
         line: found.line,
         name,
-        value: RawPool {
-            persistence_profile,
-            health_monitors,
-            servers,
-        },
+        value: RawPool { persistence_profile, health_monitors, servers },
     }
 }
 
@@ -273,10 +223,7 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
     let mut table = Table::open(report, found, &SERVER, owner);
     RawServer {
         line: found.line,
-        address: table
-            .address("address")
-            .known()
-            .map(|address| address.value),
+        address: table.address("address").known().map(|address| address.value),
         port: table.integer("port", 1..=u16::MAX),
         weight: table.integer("weight", 0..=1000).or_default(1),
     }
@@ -287,14 +234,7 @@ fn read_profile(report: &mut Report<'_>, found: Found<'_>) -> Declared<Persisten
         kind: "persistence_profile",
         label: "name",
         required: &["name"],
-        optional: &[
-            "type",
-            "timeout",
-            "ipv4_mask",
-            "ipv6_mask",
-            "scope",
-            "server_down",
-        ],
+        optional: &["type", "timeout", "ipv4_mask", "ipv6_mask", "scope", "server_down"],
         later: &[],
     };
     const TYPES: Choices<()> = Choices {
@@ -302,10 +242,7 @@ fn read_profile(report: &mut Report<'_>, found: Found<'_>) -> Declared<Persisten
         later: &["http-cookie", "app-cookie", "header", "tls", "gslb-site"],
     };
     const SCOPES: Choices<Scope> = Choices {
-        allowed: &[
-            ("virtual-service", Scope::VirtualService),
-            ("pool", Scope::Pool),
-        ],
+        allowed: &[("virtual-service", Scope::VirtualService), ("pool", Scope::Pool)],
         later: &[],
     };
     const SERVER_DOWN: Choices<ServerDown> = Choices {
@@ -320,25 +257,14 @@ fn read_profile(report: &mut Report<'_>, found: Found<'_>) -> Declared<Persisten
     table.choice("type", &TYPES);
     let name = table.name("name").known();
     let value = PersistenceProfile {
-        name: name
-            .as_ref()
-            .map(|name| name.value.clone())
-            .unwrap_or_default(),
-        timeout: table
-            .duration("timeout", Duration::ZERO..=MONTH)
-            .or(5 * MINUTE),
+        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
+        timeout: table.duration("timeout", Duration::ZERO..=MONTH).or(5 * MINUTE),
         ipv4_mask: table.integer("ipv4_mask", 0..=32).or(32),
         ipv6_mask: table.integer("ipv6_mask", 0..=128).or(128),
         scope: table.choice("scope", &SCOPES).or(Scope::VirtualService),
-        server_down: table
-            .choice("server_down", &SERVER_DOWN)
-            .or(ServerDown::Immediate),
+        server_down: table.choice("server_down", &SERVER_DOWN).or(ServerDown::Immediate),
     };
-    Declared {
-        line: found.line,
-        name,
-        value,
-    }
+    Declared { line: found.line, name, value }
 }
 
 fn read_monitor(report: &mut Report<'_>, found: Found<'_>) -> Declared<HealthMonitor> {
@@ -360,24 +286,12 @@ fn read_monitor(report: &mut Report<'_>, found: Found<'_>) -> Declared<HealthMon
     let [interval_range, timeout_range] =
         [(100, HOUR), (10, MINUTE)].map(|(from, to)| Duration::from_millis(from)..=to);
     let value = HealthMonitor {
-        name: name
-            .as_ref()
-            .map(|name| name.value.clone())
-            .unwrap_or_default(),
-        interval: table
-            .duration("interval", interval_range)
-            .or(default.interval),
+        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
+        interval: table.duration("interval", interval_range).or(default.interval),
         timeout: table.duration("timeout", timeout_range).or(default.timeout),
         rise: table.integer("rise", 1..=100).or(default.rise),
         fall: table.integer("fall", 1..=100).or(default.fall),
-        port: table
-            .integer("port", 1..=u16::MAX)
-            .known()
-            .map(|port| port.value),
+        port: table.integer("port", 1..=u16::MAX).known().map(|port| port.value),
     };
-    Declared {
-        line: found.line,
-        name,
-        value,
-    }
+    Declared { line: found.line, name, value }
 }

@@ -30,21 +30,14 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
         table.report_unknown(shape, &place);
         for &field in shape.required {
             if !found.items.contains_key(field) && !table.report.fragments {
-                table
-                    .report
-                    .add(found.line, format!("missing field `{field}`{place}"));
+                table.report.add(found.line, format!("missing field `{field}`{place}"));
             }
         }
         table
     }
 
     fn report_unknown(&mut self, shape: &Shape, place: &str) {
-        let known: Vec<_> = shape
-            .required
-            .iter()
-            .chain(shape.optional)
-            .copied()
-            .collect();
+        let known: Vec<_> = shape.required.iter().chain(shape.optional).copied().collect();
         for (name, item) in self.found.items.iter() {
             if known.contains(&name) {
                 continue;
@@ -72,18 +65,13 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
     fn key_line(&self, name: &str, item: &Item) -> usize {
         let key = self.found.items.key(name).and_then(toml_edit::Key::span);
         let key_line = key.map(|span| self.report.lines.line_of(span.start));
-        key_line
-            .or_else(|| self.report.line_of(item))
-            .unwrap_or(self.found.line)
+        key_line.or_else(|| self.report.line_of(item)).unwrap_or(self.found.line)
     }
 
     fn item(&self, field: &'static str) -> Option<At<&'d Item>> {
         let items = self.found.items;
         let item = items.get(field).filter(|item| !item.is_none())?;
-        Some(At {
-            line: self.key_line(field, item),
-            value: item,
-        })
+        Some(At { line: self.key_line(field, item), value: item })
     }
 
     /// Reads a field by `take`; when that gives nothing, says what the field must be.
@@ -100,8 +88,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
             return Field::Is(At { line, value });
         }
         let found = with_article(item.type_name());
-        self.report
-            .add(line, format!("`{field}` must be {wanted}, not {found}"));
+        self.report.add(line, format!("`{field}` must be {wanted}, not {found}"));
         Field::Wrong
     }
 
@@ -120,9 +107,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
 
     pub(super) fn address(&mut self, field: &'static str) -> Field<IpAddr> {
         let text = self.text(field);
-        self.refine(text, |text| {
-            address::parse(text).map_err(|why| format!("`{field}` {why}"))
-        })
+        self.refine(text, |text| address::parse(text).map_err(|why| format!("`{field}` {why}")))
     }
 
     pub(super) fn integer<T>(&mut self, field: &'static str, range: RangeInclusive<T>) -> Field<T>
@@ -132,9 +117,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
         let wanted = format!("an integer from {} to {}", range.start(), range.end());
         let integer = self.typed(field, &wanted, Item::as_integer);
         self.refine(integer, |number| {
-            let fitting = T::try_from(number)
-                .ok()
-                .filter(|number| range.contains(number));
+            let fitting = T::try_from(number).ok().filter(|number| range.contains(number));
             fitting.ok_or_else(|| format!("`{field}` must be {wanted}, not {number}"))
         })
     }
@@ -184,10 +167,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
             let every = names.iter().chain(choices.later).copied();
             let hint = nearest(text, every).map(|name| format!("; did you mean `{name}`?"));
             let (names, hint) = (list(&names, "or"), hint.unwrap_or_default());
-            Err(format!(
-                "`{field}` must be {names}, not {}{hint}",
-                quoted(text)
-            ))
+            Err(format!("`{field}` must be {names}, not {}{hint}", quoted(text)))
         })
     }
 
@@ -201,16 +181,10 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
         for element in array {
             let line = self.value_line(element).unwrap_or(line);
             match element.as_str() {
-                Some(text) => texts.push(At {
-                    line,
-                    value: text.to_owned(),
-                }),
+                Some(text) => texts.push(At { line, value: text.to_owned() }),
                 None => {
                     let found = with_article(element.type_name());
-                    self.report.add(
-                        line,
-                        format!("`{field}` must hold strings only, not {found}"),
-                    );
+                    self.report.add(line, format!("`{field}` must hold strings only, not {found}"));
                 }
             }
         }
@@ -221,10 +195,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
     pub(super) fn table(&mut self, field: &'static str) -> Option<Found<'d>> {
         let wanted = format!("one table, written `[{field}]`");
         let table = self.typed(field, &wanted, Item::as_table_like).known()?;
-        Some(Found {
-            line: table.line,
-            items: table.value,
-        })
+        Some(Found { line: table.line, items: table.value })
     }
 
     /// Tables that stand any number of times, as `[[field]]` or in an array; nothing when the field is absent or wrong.
@@ -260,13 +231,9 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
                     None => with_article(other.type_name()),
                 };
                 let wanted = format!("tables, each written `[[{field}]]` or in an array");
-                self.report
-                    .add(line, format!("`{field}` must be {wanted}, not {found}"));
+                self.report.add(line, format!("`{field}` must be {wanted}, not {found}"));
                 // What one table says is worth reading all the same.
-                Some(vec![Found {
-                    line,
-                    items: other.as_table_like()?,
-                }])
+                Some(vec![Found { line, items: other.as_table_like()? }])
             }
         }
     }
@@ -277,11 +244,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
         field: Field<T>,
         convert: impl FnOnce(T) -> Result<U, String>,
     ) -> Field<U> {
-        let line = if let Field::Is(found) = &field {
-            found.line
-        } else {
-            self.found.line
-        };
+        let line = if let Field::Is(found) = &field { found.line } else { self.found.line };
         field.and_then(|value| match convert(value) {
             Ok(value) => Some(value),
             Err(message) => {
@@ -292,9 +255,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
     }
 
     fn value_line(&self, value: &Value) -> Option<usize> {
-        value
-            .span()
-            .map(|span| self.report.lines.line_of(span.start))
+        value.span().map(|span| self.report.lines.line_of(span.start))
     }
 }
 
@@ -303,15 +264,9 @@ fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         Err("must not be empty".to_owned())
     } else if name.len() > LONGEST {
-        Err(format!(
-            "must be at most {LONGEST} bytes long, not {}",
-            name.len()
-        ))
+        Err(format!("must be at most {LONGEST} bytes long, not {}", name.len()))
     } else if name.chars().any(char::is_control) {
-        Err(format!(
-            "must have no control characters, as {} has",
-            quoted(name)
-        ))
+        Err(format!("must have no control characters, as {} has", quoted(name)))
     } else {
         Ok(())
     }

@@ -11,9 +11,7 @@ use crate::model::{HealthMonitor, Model, PersistenceProfile, Pool, Server, Virtu
 pub(super) fn resolve(raw: Raw) -> Model {
     let profiles = by_name(raw.profiles);
     let mut monitors = by_name(raw.monitors);
-    monitors
-        .entry(BUILT_IN_MONITOR.to_owned())
-        .or_insert_with(built_in_monitor);
+    monitors.entry(BUILT_IN_MONITOR.to_owned()).or_insert_with(built_in_monitor);
     let pools = by_name(raw.pools)
         .into_iter()
         .map(|(name, pool)| (name.clone(), pool_of(name, pool, &profiles, &monitors)));
@@ -21,11 +19,7 @@ pub(super) fn resolve(raw: Raw) -> Model {
         .into_iter()
         .filter_map(|(name, service)| Some((name.clone(), service_of(name, service)?)));
     Model {
-        interfaces: raw
-            .interfaces
-            .into_iter()
-            .map(|interface| interface.value)
-            .collect(),
+        interfaces: raw.interfaces.into_iter().map(|interface| interface.value).collect(),
         data_path: raw.data_path,
         idle_limits: raw.idle_limits,
         services: services.collect(),
@@ -34,10 +28,7 @@ pub(super) fn resolve(raw: Raw) -> Model {
 }
 
 fn by_name<T>(declared: Vec<Declared<T>>) -> BTreeMap<String, T> {
-    declared
-        .into_iter()
-        .filter_map(|one| Some((one.name?.value, one.value)))
-        .collect()
+    declared.into_iter().filter_map(|one| Some((one.name?.value, one.value))).collect()
 }
 
 fn service_of(name: String, raw: RawService) -> Option<VirtualService> {
@@ -56,32 +47,14 @@ fn pool_of(
     profiles: &BTreeMap<String, PersistenceProfile>,
     monitors: &BTreeMap<String, HealthMonitor>,
 ) -> Pool {
-    let persistence = raw
-        .persistence_profile
-        .and_then(|name| profiles.get(&name.value).cloned());
+    let persistence = raw.persistence_profile.and_then(|name| profiles.get(&name.value).cloned());
     let named = raw.health_monitors.iter();
-    let health_monitors = named
-        .filter_map(|name| monitors.get(&name.value).cloned())
-        .collect();
-    let servers = raw
-        .servers
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(server_of)
-        .collect();
-    Pool {
-        name,
-        persistence,
-        health_monitors,
-        servers,
-    }
+    let health_monitors = named.filter_map(|name| monitors.get(&name.value).cloned()).collect();
+    let servers = raw.servers.unwrap_or_default().into_iter().filter_map(server_of).collect();
+    Pool { name, persistence, health_monitors, servers }
 }
 
 fn server_of(raw: RawServer) -> Option<Server> {
     let port = raw.port.known().map(|port| port.value);
-    Some(Server {
-        address: raw.address?,
-        port,
-        weight: raw.weight?,
-    })
+    Some(Server { address: raw.address?, port, weight: raw.weight? })
 }

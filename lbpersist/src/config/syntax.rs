@@ -19,9 +19,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn of(text: &str) -> Self {
-        Self {
-            ends: text.match_indices('\n').map(|(place, _)| place).collect(),
-        }
+        Self { ends: text.match_indices('\n').map(|(place, _)| place).collect() }
     }
 
     /// The line of a byte, from 1.
@@ -40,10 +38,7 @@ pub(super) struct Syntax {
 
 pub(super) fn read(text: &str, lines: &Lines) -> Syntax {
     if let Ok(document) = Document::parse(text) {
-        return Syntax {
-            document: document.into_table(),
-            problems: Vec::new(),
-        };
+        return Syntax { document: document.into_table(), problems: Vec::new() };
     }
     let mut statements = Statements::of(text);
     let mut problems = Vec::new();
@@ -68,10 +63,7 @@ pub(super) fn read(text: &str, lines: &Lines) -> Syntax {
             break;
         }
     }
-    Syntax {
-        document: Table::new(),
-        problems,
-    }
+    Syntax { document: Table::new(), problems }
 }
 
 fn problem(error: &TomlError, text: &str, range: &Range<usize>, lines: &Lines) -> Problem {
@@ -86,10 +78,7 @@ fn problem(error: &TomlError, text: &str, range: &Range<usize>, lines: &Lines) -
         }
         message => format!("not TOML: {}", message.replace('\n', " ")),
     };
-    Problem {
-        line: lines.line_of(offset),
-        message,
-    }
+    Problem { line: lines.line_of(offset), message }
 }
 
 /// A text as statements that can be blanked out.
@@ -111,24 +100,14 @@ impl Statements {
             offset += line.len();
         }
         let ends = starts.iter().skip(1).copied().chain([text.len()]);
-        let ranges: Vec<_> = starts
-            .iter()
-            .copied()
-            .zip(ends)
-            .map(|(start, end)| start..end)
-            .collect();
-        Self {
-            blank: vec![false; ranges.len()],
-            ranges,
-            bytes: text.as_bytes().to_vec(),
-        }
+        let ranges: Vec<_> =
+            starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect();
+        Self { blank: vec![false; ranges.len()], ranges, bytes: text.as_bytes().to_vec() }
     }
 
     /// The number of the statement that holds a byte.
     fn at(&self, offset: usize) -> usize {
-        self.ranges
-            .partition_point(|range| range.end <= offset)
-            .min(self.ranges.len() - 1)
+        self.ranges.partition_point(|range| range.end <= offset).min(self.ranges.len() - 1)
     }
 
     /// Blanks a statement out; a header takes what stands under it along, lest it fall to the table above. False

@@ -32,35 +32,18 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 fn server(address: &str, port: Option<u16>, weight: u16) -> Server {
-    Server {
-        address: address.parse().unwrap(),
-        port,
-        weight,
-    }
+    Server { address: address.parse().unwrap(), port, weight }
 }
 
 fn monitor(name: &str, [interval, timeout]: [u64; 2], port: Option<u16>) -> HealthMonitor {
     let [interval, timeout] = [interval, timeout].map(Duration::from_millis);
-    HealthMonitor {
-        name: name.to_owned(),
-        interval,
-        timeout,
-        rise: 2,
-        fall: 3,
-        port,
-    }
+    HealthMonitor { name: name.to_owned(), interval, timeout, rise: 2, fall: 3, port }
 }
 
 fn example() -> Model {
     let service = |name: &str, address: &str, port, protocol| {
         let address = address.parse().unwrap();
-        VirtualService {
-            name: name.to_owned(),
-            address,
-            port,
-            protocol,
-            pool: name.to_owned(),
-        }
+        VirtualService { name: name.to_owned(), address, port, protocol, pool: name.to_owned() }
     };
     let services = [
         service("web", "198.51.100.10", 80, Protocol::Tcp),
@@ -90,18 +73,13 @@ fn example() -> Model {
         name: "dns".to_owned(),
         persistence: None,
         health_monitors: Vec::new(),
-        servers: vec![
-            server("2001:db8:1::11", None, 1),
-            server("2001:db8:1::12", None, 0),
-        ],
+        servers: vec![server("2001:db8:1::11", None, 1), server("2001:db8:1::12", None, 0)],
     };
     Model {
         interfaces: vec!["eth0".to_owned()],
         data_path: DataPathSettings::default(),
         idle_limits: IdleLimits::default(),
-        services: services
-            .map(|service| (service.name.clone(), service))
-            .into(),
+        services: services.map(|service| (service.name.clone(), service)).into(),
         pools: [web, dns].map(|pool| (pool.name.clone(), pool)).into(),
     }
 }
@@ -130,10 +108,7 @@ fn a_profile_with_defaults_and_one_that_is_off() {
             scope: Scope::VirtualService,
             server_down: ServerDown::Immediate,
         };
-        assert_eq!(
-            parse(&text).unwrap().pools["web"].persistence,
-            Some(expected)
-        );
+        assert_eq!(parse(&text).unwrap().pools["web"].persistence, Some(expected));
     }
 }
 
@@ -152,15 +127,7 @@ fn every_setting_arrives() {
     };
     let [tcp, tcp_closing, handshake, udp] = [1, 2, 3, 4].map(Duration::from_secs);
     assert_eq!(model.data_path, data_path);
-    assert_eq!(
-        model.idle_limits,
-        IdleLimits {
-            tcp,
-            tcp_closing,
-            handshake,
-            udp
-        }
-    );
+    assert_eq!(model.idle_limits, IdleLimits { tcp, tcp_closing, handshake, udp });
 }
 
 #[test]
@@ -284,26 +251,14 @@ fn what_a_value_may_not_be() {
             "\"0.0.0.0\"",
             "8: `address` must not be 0.0.0.0: the unspecified address is nobody's",
         ),
-        (
-            "port = 80\n",
-            "port = 0\n",
-            "4: `port` must be an integer from 1 to 65535, not 0",
-        ),
+        ("port = 80\n", "port = 0\n", "4: `port` must be an integer from 1 to 65535, not 0"),
         (
             "port = 80\n",
             "port = 80.5\n",
             "4: `port` must be an integer from 1 to 65535, not a float",
         ),
-        (
-            "\"web\"",
-            &format!("\"{long}\""),
-            "2: `name` must be at most 64 bytes long, not 65",
-        ),
-        (
-            "\"web\"",
-            "\"a\\nb\"",
-            "2: `name` must have no control characters, as `a\\nb` has",
-        ),
+        ("\"web\"", &format!("\"{long}\""), "2: `name` must be at most 64 bytes long, not 65"),
+        ("\"web\"", "\"a\\nb\"", "2: `name` must have no control characters, as `a\\nb` has"),
         (
             "servers = [{ address = \"10.0.0.11\", port = 8080 }]",
             "",
@@ -438,10 +393,7 @@ fn what_is_not_in_the_way_is_taken() {
 fn a_ring_must_have_room_for_every_server() {
     let server = |n| format!("{{ address = \"10.0.1.{n}\" }}");
     let servers: Vec<_> = (1..=12).map(server).collect();
-    let pool = format!(
-        "[[pool]]\nname = \"p\"\nservers = [{}]\n",
-        servers.join(", ")
-    );
+    let pool = format!("[[pool]]\nname = \"p\"\nservers = [{}]\n", servers.join(", "));
     assert_eq!(
         problems(&format!("[data_path]\nring_size = 11\n{pool}")),
         "2: `ring_size` 11 is too small for the 12 servers of pool `p` (line 3)"
@@ -453,30 +405,18 @@ fn a_ring_must_have_room_for_every_server() {
 fn nothing_is_concluded_from_what_could_not_be_read() {
     // The pool's name is wrong, so that the service's pool may be it; only the name is told.
     let text = SMALL.replace("[[pool]]\nname = \"web\"", "[[pool]]\nname = 5");
-    assert_eq!(
-        problems(&text),
-        "7: `name` must be a string, not an integer"
-    );
+    assert_eq!(problems(&text), "7: `name` must be a string, not an integer");
     // A wrong protocol is not taken for the default, which would overlap.
     let text = format!(
         "{SMALL}{}",
-        SMALL
-            .split("[[pool]]")
-            .next()
-            .unwrap()
-            .replace("\"web\"\na", "\"b\"\nprotocol = \"x\"\na")
+        SMALL.split("[[pool]]").next().unwrap().replace("\"web\"\na", "\"b\"\nprotocol = \"x\"\na")
     );
-    assert_eq!(
-        problems(&text),
-        "11: `protocol` must be `tcp` or `udp`, not `x`"
-    );
+    assert_eq!(problems(&text), "11: `protocol` must be `tcp` or `udp`, not `x`");
 }
 
 #[test]
 fn a_file_is_named_in_every_line() {
-    let missing = load(Path::new("no/such/file.toml"))
-        .unwrap_err()
-        .to_string();
+    let missing = load(Path::new("no/such/file.toml")).unwrap_err().to_string();
     assert_eq!(
         missing,
         "cannot read the configuration no/such/file.toml: No such file or directory (os error 2)"
@@ -484,10 +424,7 @@ fn a_file_is_named_in_every_line() {
     let problems = parse("a = 1\nb = 2\n").unwrap_err();
     let path = "lb.toml".into();
     let text = LoadError::Wrong { path, problems }.to_string();
-    let starts: Vec<_> = text
-        .lines()
-        .map(|line| line.split_once(": ").unwrap().0)
-        .collect();
+    let starts: Vec<_> = text.lines().map(|line| line.split_once(": ").unwrap().0).collect();
     assert_eq!(starts, ["lb.toml:1", "lb.toml:2"]);
 }
 
@@ -517,9 +454,7 @@ kernel memory: about 264 MiB
 
 /// Pieces of the example file, so that mutations keep most of its sense.
 fn pieces() -> Vec<&'static str> {
-    EXAMPLE
-        .split_inclusive(['\n', ' ', ',', '"', '=', '[', ']', '{', '}'])
-        .collect()
+    EXAMPLE.split_inclusive(['\n', ' ', ',', '"', '=', '[', ']', '{', '}']).collect()
 }
 
 /// Whatever it says, it must say it of lines that are there.
@@ -530,11 +465,7 @@ fn parse_any(text: &str) -> Result<(), TestCaseError> {
             let last = text.matches('\n').count() + 1;
             let lines: Vec<_> = problems.iter().map(|problem| problem.line).collect();
             prop_assert!(!lines.is_empty() && lines.is_sorted());
-            prop_assert!(
-                lines.iter().all(|line| (1..=last).contains(line)),
-                "{}",
-                problems
-            );
+            prop_assert!(lines.iter().all(|line| (1..=last).contains(line)), "{}", problems);
             prop_assert_eq!(problems.to_string().lines().count(), lines.len());
         }
     }

@@ -22,17 +22,11 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     let mut said = HashSet::new();
     for way in ways(raw, &services) {
         if let Some(message) = other_family(&way) {
-            problems.push(Problem {
-                line: way.server.line,
-                message,
-            });
+            problems.push(Problem { line: way.server.line, message });
             continue;
         }
         if let Some(service) = services.get(&way.to) {
-            problems.push(Problem {
-                line: way.server.line,
-                message: loops(&way, service),
-            });
+            problems.push(Problem { line: way.server.line, message: loops(&way, service) });
         }
         let Some(other) = first.get(&way.to) else {
             first.insert(way.to, way);
@@ -65,11 +59,7 @@ impl fmt::Display for Endpoint {
 
 impl RawService {
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        Some(Endpoint {
-            address: self.address?,
-            port: self.port?,
-            protocol: self.protocol?,
-        })
+        Some(Endpoint { address: self.address?, port: self.port?, protocol: self.protocol? })
     }
 }
 
@@ -100,10 +90,7 @@ fn ways<'r>(raw: &'r Raw, services: &HashMap<Endpoint, &'r Declared<RawService>>
         let (Some(endpoint), Some(name)) = (service.value.endpoint(), &service.value.pool) else {
             continue;
         };
-        if !services
-            .get(&endpoint)
-            .is_some_and(|first| std::ptr::eq(*first, service))
-        {
+        if !services.get(&endpoint).is_some_and(|first| std::ptr::eq(*first, service)) {
             continue;
         }
         let Some(pool) = raw.pools.iter().find(|pool| pool.is_named(&name.value)) else {
@@ -114,17 +101,8 @@ fn ways<'r>(raw: &'r Raw, services: &HashMap<Endpoint, &'r Declared<RawService>>
             else {
                 continue;
             };
-            let to = Endpoint {
-                address,
-                port,
-                protocol: endpoint.protocol,
-            };
-            ways.push(Way {
-                service,
-                pool,
-                server,
-                to,
-            });
+            let to = Endpoint { address, port, protocol: endpoint.protocol };
+            ways.push(Way { service, pool, server, to });
         }
     }
     ways
@@ -173,10 +151,7 @@ fn twice_in_a_pool(way: &Way<'_>, other: &Way<'_>) -> Option<Problem> {
         "server {to} is in pool {pool} already (line {first}): without a port it keeps that of \
          virtual_service {service} (line {line})"
     );
-    Some(Problem {
-        line: way.server.line,
-        message,
-    })
+    Some(Problem { line: way.server.line, message })
 }
 
 const WHY: &str = "under nat, answers of a server are told apart by its address and port alone";
@@ -209,8 +184,5 @@ fn two_pools(way: &Way<'_>, other: &Way<'_>) -> Problem {
          pool {first_pool} (line {first}), behind virtual_service {first_service} (line {first_line}); \
          {WHY}, so give it another port in one of the pools, or use one pool without fixed ports"
     );
-    Problem {
-        line: way.server.line,
-        message,
-    }
+    Problem { line: way.server.line, message }
 }

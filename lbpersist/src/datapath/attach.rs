@@ -78,8 +78,7 @@ pub fn detach(pins: &PinDirectory, interface: &str) -> Result<(), Error> {
 
 /// The interfaces that links are pinned for.
 pub fn interfaces(pins: &PinDirectory) -> Result<Vec<String>, Error> {
-    let failed =
-        |source| Error::Pin { action: "read directory", path: pins.links(), source };
+    let failed = |source| Error::Pin { action: "read directory", path: pins.links(), source };
     let entries = match fs::read_dir(pins.links()) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -127,11 +126,7 @@ fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<(), Box<dyn std:
     Ok(())
 }
 
-fn put_on(
-    program: &mut Xdp,
-    index: u32,
-    interface: &str,
-) -> Result<(XdpLink, Attached), Error> {
+fn put_on(program: &mut Xdp, index: u32, interface: &str) -> Result<(XdpLink, Attached), Error> {
     let native = program.attach_to_if_index(index, XdpMode::Driver);
     let (id, attached) = match native {
         Ok(id) => (id, Attached::Native),

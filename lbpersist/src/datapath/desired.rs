@@ -131,8 +131,11 @@ impl Desired {
         let pool = identities.pool(&configured.pool)?;
         let given = identities.service(&service_identity(configured))?;
         let scope = scope(model, &configured.pool, given, pool);
-        let endpoint =
-            Endpoint::new(to_map(configured.address), configured.port, configured.protocol.number());
+        let endpoint = Endpoint::new(
+            to_map(configured.address),
+            configured.port,
+            configured.protocol.number(),
+        );
         let value = Service { id: given.id, index: given.number, pool: pool.number, scope };
         self.services.insert(endpoint, value);
         let key = NameKey { kind: kind::SERVICE, number: given.number };

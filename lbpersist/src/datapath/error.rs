@@ -8,7 +8,9 @@ use super::identity::Exhausted;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The caller lacks the rights.
-    #[error("this needs root, or the capabilities BPF, NET_ADMIN and PERFMON: the kernel refused to {0}")]
+    #[error(
+        "this needs root, or the capabilities BPF, NET_ADMIN and PERFMON: the kernel refused to {0}"
+    )]
     NotPermitted(&'static str),
     /// No bpffs.
     #[error("cannot use {}: it is not on a BPF file system (mount one: mount -t bpf bpf /sys/fs/bpf)", .0.display())]
@@ -62,7 +64,9 @@ pub enum Error {
     #[error("there is no interface `{0}`")]
     NoInterface(String),
     /// An interface that has a program already.
-    #[error("interface `{0}` already has an XDP program that is not ours; remove it first (ip link set dev {0} xdp off)")]
+    #[error(
+        "interface `{0}` already has an XDP program that is not ours; remove it first (ip link set dev {0} xdp off)"
+    )]
     InterfaceBusy(String),
     /// An interface that we are not on.
     #[error("interface `{0}` is not attached")]

@@ -121,9 +121,7 @@ pub fn remove_all(pins: &PinDirectory) -> Result<bool, Error> {
     match fs::remove_dir_all(pins.path()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => {
-            Err(Error::Pin { action: "remove", path: pins.path().to_owned(), source })
-        }
+        Err(source) => Err(Error::Pin { action: "remove", path: pins.path().to_owned(), source }),
     }
 }
 

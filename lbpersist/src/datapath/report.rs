@@ -226,8 +226,7 @@ impl Reader {
                 service.scope == key.scope && self.name(kind::SERVICE, service.index) == *name
             })
         });
-        let of_pool =
-            filter.pool.as_ref().is_none_or(|name| self.name(kind::POOL, pool) == *name);
+        let of_pool = filter.pool.as_ref().is_none_or(|name| self.name(kind::POOL, pool) == *name);
         let client = filter.client.is_none_or(|wanted| {
             let own = self.client_prefix(key);
             wanted.contains(&own) || own.contains(&wanted)
@@ -304,8 +303,7 @@ impl Reader {
                 .service_stats
                 .get(&service.index, 0)
                 .map_err(|error| Error::map("service_stats", error))?;
-            let sum =
-                |field: fn(&ServiceCounters) -> u64| counters.iter().map(field).sum::<u64>();
+            let sum = |field: fn(&ServiceCounters) -> u64| counters.iter().map(field).sum::<u64>();
             let number = u8::try_from(endpoint.protocol).unwrap_or_default();
             statuses.push(ServiceStatus {
                 name: self.name(kind::SERVICE, service.index),
@@ -369,8 +367,7 @@ impl Reader {
         map: &'static str,
         names: [&'static str; N],
     ) -> Result<BTreeMap<&'static str, u64>, Error> {
-        let counters =
-            if map == "verdicts" { &self.maps.verdicts } else { &self.maps.events };
+        let counters = if map == "verdicts" { &self.maps.verdicts } else { &self.maps.events };
         let mut counts = BTreeMap::new();
         for (number, name) in (0..).zip(names) {
             let values = counters.get(&number, 0).map_err(|error| Error::map(map, error))?;

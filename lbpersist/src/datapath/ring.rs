@@ -29,10 +29,7 @@ const _: () = assert!(size_of::<SharedSlot>() == size_of::<Slot>());
 
 impl Ring {
     /// Makes the map of a new ring, empty and unmarked. `template` is the map its type information comes from.
-    pub(super) fn create(
-        template: BorrowedFd<'_>,
-        slots: u32,
-    ) -> Result<MapData, Error> {
+    pub(super) fn create(template: BorrowedFd<'_>, slots: u32) -> Result<MapData, Error> {
         let fd = sys::create_array_like(template, "ring", slots, FLAGS)
             .map_err(|error| Error::map("rings", error))?;
         MapData::from_fd(fd).map_err(|error| Error::map("rings", error))

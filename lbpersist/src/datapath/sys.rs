@@ -117,9 +117,7 @@ pub(super) fn delete_place(map: BorrowedFd<'_>, place: u32) -> io::Result<()> {
 pub(super) fn wait_for_running_programs() -> io::Result<()> {
     // MEMBARRIER_CMD_GLOBAL waits for a grace period (kernel/sched/membarrier.c), in which every BPF program ends.
     // SAFETY: three numbers, no addresses.
-    let result = unsafe {
-        libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -190,12 +188,7 @@ fn btf_by_id(id: u32) -> io::Result<OwnedFd> {
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attributes` is a whole, initialised `bpf_attr`, and the addresses in it belong to live values of the callers.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            ptr::from_mut(attributes),
-            size_of::<bpf_attr>(),
-        )
+        libc::syscall(libc::SYS_bpf, command, ptr::from_mut(attributes), size_of::<bpf_attr>())
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -24,12 +24,7 @@ pub enum Change {
 impl Judge {
     /// A judge that has heard nothing yet. A limit of 0 counts as 1.
     pub fn new(rise: u32, fall: u32, initially_up: bool) -> Self {
-        Self {
-            rise: rise.max(1),
-            fall: fall.max(1),
-            up: initially_up,
-            against: 0,
-        }
+        Self { rise: rise.max(1), fall: fall.max(1), up: initially_up, against: 0 }
     }
 
     /// Whether the server counts as up.
@@ -62,10 +57,7 @@ mod tests {
 
     /// What a judge says to `+` for passed and `-` for failed.
     fn hear(judge: &mut Judge, checks: &str) -> Vec<Option<Change>> {
-        checks
-            .chars()
-            .map(|check| judge.observe(check == '+'))
-            .collect()
+        checks.chars().map(|check| judge.observe(check == '+')).collect()
     }
 
     #[test]

@@ -114,10 +114,7 @@ impl Drop for Running {
 impl Checker {
     /// A checker without targets. When nobody takes its reports, checks wait; when the receiver is gone, they end.
     pub fn start(report: mpsc::Sender<Report>) -> Self {
-        Self {
-            report,
-            running: BTreeMap::new(),
-        }
+        Self { report, running: BTreeMap::new() }
     }
 
     /// Makes these the targets. Those that are checked already, and in the same way, go on and keep what their judge has
@@ -125,19 +122,13 @@ impl Checker {
     ///
     /// A report that was sent before a target ended may still be waiting in the channel.
     pub fn set_targets(&mut self, targets: Vec<Target>) {
-        let wanted: BTreeMap<Key, Target> = targets
-            .into_iter()
-            .map(|target| (target.key(), target))
-            .collect();
+        let wanted: BTreeMap<Key, Target> =
+            targets.into_iter().map(|target| (target.key(), target)).collect();
         self.running.retain(|key, running| {
-            wanted
-                .get(key)
-                .is_some_and(|target| target.is_checked_like(&running.target))
+            wanted.get(key).is_some_and(|target| target.is_checked_like(&running.target))
         });
-        let new: Vec<_> = wanted
-            .into_iter()
-            .filter(|(key, _)| !self.running.contains_key(key))
-            .collect();
+        let new: Vec<_> =
+            wanted.into_iter().filter(|(key, _)| !self.running.contains_key(key)).collect();
         let crowd = new.len() > AT_ONCE;
         for (key, target) in new {
             let mut jitter = Jitter::of(&key);

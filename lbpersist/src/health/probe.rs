@@ -112,23 +112,10 @@ mod tests {
 
     #[test]
     fn what_this_machine_lacks_is_not_held_against_the_server() {
-        for number in [
-            libc::EMFILE,
-            libc::ENFILE,
-            libc::ENOBUFS,
-            libc::EADDRNOTAVAIL,
-        ] {
-            assert!(
-                matches!(outcome_of(number), Outcome::NotAsked(_)),
-                "{number}"
-            );
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::EADDRNOTAVAIL] {
+            assert!(matches!(outcome_of(number), Outcome::NotAsked(_)), "{number}");
         }
-        for number in [
-            libc::ECONNREFUSED,
-            libc::EHOSTUNREACH,
-            libc::ENETUNREACH,
-            libc::EACCES,
-        ] {
+        for number in [libc::ECONNREFUSED, libc::EHOSTUNREACH, libc::ENETUNREACH, libc::EACCES] {
             assert!(matches!(outcome_of(number), Outcome::Failed(_)), "{number}");
         }
     }

@@ -64,9 +64,6 @@ mod tests {
         for _ in 0..10_000 {
             tenths[(jitter.fraction() * 10.0) as usize] += 1;
         }
-        assert!(
-            tenths.iter().all(|count| (800..1200).contains(count)),
-            "{tenths:?}"
-        );
+        assert!(tenths.iter().all(|count| (800..1200).contains(count)), "{tenths:?}");
     }
 }

@@ -42,10 +42,7 @@ fn start(targets: Vec<Target>) -> (Checker, mpsc::Receiver<Report>) {
 }
 
 async fn next(reports: &mut mpsc::Receiver<Report>) -> Report {
-    timeout(PATIENCE, reports.recv())
-        .await
-        .expect("a report in time")
-        .expect("a checker")
+    timeout(PATIENCE, reports.recv()).await.expect("a report in time").expect("a checker")
 }
 
 async fn listen(address: &str) -> (TcpListener, SocketAddr) {
@@ -88,10 +85,7 @@ async fn a_closed_port_is_down() {
     let (_checker, mut reports) = start(vec![target(address)]);
     let report = next(&mut reports).await;
     assert!(!report.up);
-    assert_eq!(
-        report.error,
-        Some(format!("connection refused by {address}"))
-    );
+    assert_eq!(report.error, Some(format!("connection refused by {address}")));
 }
 
 #[tokio::test]
@@ -112,28 +106,18 @@ async fn silence_is_down_after_the_timeout() {
     let report = next(&mut reports).await;
     assert!(begun.elapsed() >= Duration::from_millis(100));
     assert!(!report.up);
-    assert_eq!(
-        report.error,
-        Some(format!("no answer from {address} within 100ms"))
-    );
+    assert_eq!(report.error, Some(format!("no answer from {address} within 100ms")));
 }
 
 #[tokio::test]
 async fn a_check_does_not_wake_the_application() {
     let (listener, address) = listen("127.0.0.1:0").await;
     for _ in 0..20 {
-        assert_eq!(
-            Probe::TcpConnect(address).run(PATIENCE).await,
-            Outcome::Passed
-        );
+        assert_eq!(Probe::TcpConnect(address).run(PATIENCE).await, Outcome::Passed);
     }
     // Connections are accepted in their order: those of checks would come before this one. A few may, on a machine so
     // busy that the acknowledgement that was held back went out before the reset.
-    let client = TcpStream::connect(address)
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let client = TcpStream::connect(address).await.unwrap().local_addr().unwrap();
     let mut woken = 0;
     while listener.accept().await.unwrap().1 != client {
         woken += 1;
@@ -145,26 +129,16 @@ async fn a_check_does_not_wake_the_application() {
 async fn checks_leave_no_socket_behind() {
     let (listener, address) = listen("127.0.0.1:0").await;
     for _ in 0..200 {
-        assert_eq!(
-            Probe::TcpConnect(address).run(PATIENCE).await,
-            Outcome::Passed
-        );
+        assert_eq!(Probe::TcpConnect(address).run(PATIENCE).await, Outcome::Passed);
     }
     drop(listener);
     for _ in 0..200 {
-        assert!(matches!(
-            Probe::TcpConnect(address).run(PATIENCE).await,
-            Outcome::Failed(_)
-        ));
+        assert!(matches!(Probe::TcpConnect(address).run(PATIENCE).await, Outcome::Failed(_)));
     }
     // Of all sockets of this machine, those to or from that port, whatever their state.
     let port = format!(":{:04X}", address.port());
     let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap();
-    let left: Vec<_> = table
-        .lines()
-        .skip(1)
-        .filter(|line| line.contains(&port))
-        .collect();
+    let left: Vec<_> = table.lines().skip(1).filter(|line| line.contains(&port)).collect();
     assert!(left.is_empty(), "{left:#?}");
 }
 
@@ -179,20 +153,12 @@ async fn rise_and_fall_are_honoured() {
     // Four checks at no less than nine tenths of the interval; the first may come at once.
     let begun = Instant::now();
     assert!(!next(&mut reports).await.up);
-    assert!(
-        begun.elapsed() >= Duration::from_millis(27),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(27), "{:?}", begun.elapsed());
     let begun = Instant::now();
     let _listener = reopen(address);
     let report = next(&mut reports).await;
     assert_eq!((report.up, report.error), (true, None));
-    assert!(
-        begun.elapsed() >= Duration::from_millis(18),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(18), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -217,10 +183,7 @@ async fn unchanged_targets_keep_their_judge_and_changed_ones_begin_anew() {
     assert!(next(&mut reports).await.up);
 
     // Told again with another first state: no new first report, so the next one is the other target's.
-    let again = Target {
-        initially_up: false,
-        ..up.clone()
-    };
+    let again = Target { initially_up: false, ..up.clone() };
     checker.set_targets(vec![again, target(refused)]);
     assert_eq!(next(&mut reports).await.port, Some(refused.port()));
 
@@ -266,8 +229,5 @@ async fn thousands_of_targets_are_all_checked() {
         up.insert(report.port.unwrap(), report.up);
     }
     assert!(up.iter().all(|(n, up)| *up == (n % 3 != 0)));
-    assert!(
-        begun.elapsed() >= Duration::from_millis(500),
-        "first checks were not spread"
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(500), "first checks were not spread");
 }

@@ -131,14 +131,10 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Destination(to) => destination = address(to)?,
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::MultiPath(hops) => {
-                let living = hops
-                    .iter()
-                    .find(|hop| !hop.flags.contains(RouteNextHopFlags::Dead))?;
+                let living =
+                    hops.iter().find(|hop| !hop.flags.contains(RouteNextHopFlags::Dead))?;
                 hop.interface = living.interface_index;
-                living
-                    .attributes
-                    .iter()
-                    .for_each(|attribute| hop.read(attribute));
+                living.attributes.iter().for_each(|attribute| hop.read(attribute));
             }
             attribute => hop.read(attribute),
         }
@@ -183,10 +179,7 @@ impl Hop {
 /// (path MTU, redirects) do not count.
 fn table(message: &RouteMessage) -> Option<Table> {
     let header = &message.header;
-    let ip = matches!(
-        header.address_family,
-        AddressFamily::Inet | AddressFamily::Inet6
-    );
+    let ip = matches!(header.address_family, AddressFamily::Inet | AddressFamily::Inet6);
     if !ip || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }

@@ -22,10 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs a command that must succeed.
 fn run(command: &str) {
     let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command}: {error}");
 }
@@ -43,10 +40,7 @@ fn inside(test: &str) -> bool {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
     false
 }
 
@@ -63,9 +57,7 @@ impl Peer {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let peer = Self(child);
         let id = peer.0.id();
         run(&format!(
@@ -87,10 +79,7 @@ impl Peer {
     }
 
     fn run(&self, command: &str) {
-        run(&format!(
-            "nsenter --net=/proc/{}/ns/net {command}",
-            self.0.id()
-        ));
+        run(&format!("nsenter --net=/proc/{}/ns/net {command}", self.0.id()));
     }
 }
 
@@ -129,10 +118,7 @@ async fn asking_the_kernel_resolves_neighbours_of_both_families() {
         let on_link = |view: &View| view.next_hop(neighbour) != NextHop::Unreachable;
         let view = see(&mut views, on_link).await;
         let (interface, _) = view.link_by_name("near").unwrap();
-        let before = NextHop::Unresolved {
-            interface,
-            neighbour,
-        };
+        let before = NextHop::Unresolved { interface, neighbour };
         assert_eq!(view.next_hop(neighbour), before);
 
         watcher.resolve(interface, neighbour).await.unwrap();
@@ -145,14 +131,8 @@ async fn asking_the_kernel_resolves_neighbours_of_both_families() {
         // Once more, now that there is an entry.
         watcher.resolve(interface, neighbour).await.unwrap();
     }
-    let error = watcher
-        .resolve(9999, address("10.9.0.2"))
-        .await
-        .unwrap_err();
-    assert!(
-        error.to_string().contains("10.9.0.2 on interface 9999"),
-        "{error}"
-    );
+    let error = watcher.resolve(9999, address("10.9.0.2")).await.unwrap_err();
+    assert!(error.to_string().contains("10.9.0.2 on interface 9999"), "{error}");
 }
 
 #[tokio::test]
@@ -179,34 +159,19 @@ async fn links_addresses_routes_and_neighbours_are_followed() {
     see(&mut views, unresolved("fe80::7")).await;
     run("ip neigh add fe80::7 lladdr 02:00:00:00:00:07 dev near nud permanent");
     see(&mut views, |view| {
-        matches!(
-            view.next_hop(far),
-            NextHop::Resolved {
-                destination: [2, 0, 0, 0, 0, 7],
-                ..
-            }
-        )
+        matches!(view.next_hop(far), NextHop::Resolved { destination: [2, 0, 0, 0, 0, 7], .. })
     })
     .await;
     run("ip route replace unreachable 192.0.2.0/24 metric 10");
-    see(&mut views, |view| {
-        view.next_hop(far) == NextHop::Unreachable
-    })
-    .await;
+    see(&mut views, |view| view.next_hop(far) == NextHop::Unreachable).await;
     run("ip addr add 198.51.100.10/32 dev lo");
     let service = address("198.51.100.10");
     see(&mut views, |view| view.next_hop(service) == NextHop::Local).await;
 
     peer.run("ip link set far down");
-    see(&mut views, |view| {
-        view.next_hop(address("10.9.0.2")) == NextHop::Unreachable
-    })
-    .await;
+    see(&mut views, |view| view.next_hop(address("10.9.0.2")) == NextHop::Unreachable).await;
     peer.run("ip link set far up");
-    see(&mut views, |view| {
-        view.next_hop(address("10.9.0.2")) != NextHop::Unreachable
-    })
-    .await;
+    see(&mut views, |view| view.next_hop(address("10.9.0.2")) != NextHop::Unreachable).await;
     run("ip link del near");
     let view = see(&mut views, |view| view.link_by_name("near").is_none()).await;
     assert_eq!(view.next_hop(own), NextHop::Unreachable);
@@ -254,17 +219,8 @@ async fn nothing_is_missing_after_lost_notifications() {
             format!("neigh add 10.8.{high}.{low} lladdr 02:00:00:00:01:01 dev near nud permanent\n")
         })
         .collect();
-    let mut batch = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    batch
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(commands.as_bytes())
-        .unwrap();
+    let mut batch = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    batch.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
     assert!(batch.wait().unwrap().success());
     see(&mut views, |view| view.neighbours.len() >= NEIGHBOURS).await;
 }
@@ -282,10 +238,7 @@ async fn what_does_not_change_the_view_is_not_published() {
     };
     see(&mut views, both_up).await;
     run("ip route add 192.0.2.0/24 via 10.9.0.7");
-    see(&mut views, |view| {
-        view.next_hop(address("192.0.2.1")) != NextHop::Unreachable
-    })
-    .await;
+    see(&mut views, |view| view.next_hop(address("192.0.2.1")) != NextHop::Unreachable).await;
     let before = Arc::clone(&views.borrow_and_update());
 
     // The first makes the kernel notify, so that all is read again; the second is of a table that does not count.
@@ -309,10 +262,7 @@ fn a_single_reading_sees_what_is_there() {
     let (_, lo) = view.link_by_name("lo").unwrap();
     assert_eq!(lo.mac, None);
     let (_, near) = view.link_by_name("near").unwrap();
-    assert_eq!(
-        (near.mac, near.mtu, near.xdp),
-        (Some([2, 0, 0, 0, 0, 1]), 1500, None)
-    );
+    assert_eq!((near.mac, near.mtu, near.xdp), (Some([2, 0, 0, 0, 0, 1]), 1500, None));
     assert_eq!(view.next_hop(address("127.0.0.1")), NextHop::Local);
     assert_eq!(view.next_hop(address("10.9.0.1")), NextHop::Local);
     assert_eq!(view.next_hop(address("10.9.0.255")), NextHop::Local);

@@ -15,10 +15,8 @@ use ipnet::{IpNet, Ipv6Net};
 pub type Mac = [u8; 6];
 
 /// Link-local IPv6 addresses.
-const LINK_LOCAL: IpNet = IpNet::V6(Ipv6Net::new_assert(
-    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
-    10,
-));
+const LINK_LOCAL: IpNet =
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10));
 
 /// What the kernel knew at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -154,19 +152,12 @@ impl View {
         routes: Vec<Route>,
         neighbours: BTreeMap<(u32, IpAddr), Mac>,
     ) -> Self {
-        Self {
-            links,
-            routes: Arc::new(winners(routes)),
-            neighbours,
-        }
+        Self { links, routes: Arc::new(winners(routes)), neighbours }
     }
 
     /// The link of that name, and its interface index.
     pub fn link_by_name(&self, name: &str) -> Option<(u32, &Link)> {
-        self.links
-            .iter()
-            .find(|(_, link)| link.name == name)
-            .map(|(index, link)| (*index, link))
+        self.links.iter().find(|(_, link)| link.name == name).map(|(index, link)| (*index, link))
     }
 
     /// Where a packet to that address goes.
@@ -176,12 +167,9 @@ impl View {
             RouteTarget::Local => NextHop::Local,
             RouteTarget::Unreachable => NextHop::Unreachable,
             RouteTarget::OnLink { interface, source } => self.through(interface, source, to),
-            RouteTarget::Gateway {
-                interface,
-                source,
-                gateway,
-                ..
-            } => self.through(interface, source, gateway),
+            RouteTarget::Gateway { interface, source, gateway, .. } => {
+                self.through(interface, source, gateway)
+            }
         }
     }
 
@@ -189,9 +177,7 @@ impl View {
     pub fn neighbour_towards(&self, to: IpAddr) -> Option<(u32, IpAddr)> {
         match self.target(self.route_to(to)?) {
             RouteTarget::OnLink { interface, .. } => Some((interface, to)),
-            RouteTarget::Gateway {
-                interface, gateway, ..
-            } => Some((interface, gateway)),
+            RouteTarget::Gateway { interface, gateway, .. } => Some((interface, gateway)),
             RouteTarget::Local | RouteTarget::Unreachable => None,
         }
     }
@@ -202,21 +188,16 @@ impl View {
     /// link, which a table keyed by address alone cannot tell, and no router may forward to them (RFC 4291, section
     /// 2.5.6). Without the row a default route would catch them. A gateway may have such an address all the same.
     pub fn best_routes(&self) -> impl Iterator<Item = (IpNet, RouteTarget)> {
-        self.routes
-            .iter()
-            .map(|(prefix, route)| (*prefix, self.target(route)))
+        self.routes.iter().map(|(prefix, route)| (*prefix, self.target(route)))
     }
 
     /// The gateways in use whose Ethernet address is not known: without it nothing behind them can be reached.
     pub fn unresolved_gateways(&self) -> BTreeSet<(u32, IpAddr)> {
         self.best_routes()
             .filter_map(|(_, target)| match target {
-                RouteTarget::Gateway {
-                    interface,
-                    gateway,
-                    mac: None,
-                    ..
-                } => Some((interface, gateway)),
+                RouteTarget::Gateway { interface, gateway, mac: None, .. } => {
+                    Some((interface, gateway))
+                }
                 _ => None,
             })
             .collect()
@@ -238,12 +219,7 @@ impl View {
             RouteKind::Unicast => {}
         }
         let interface = route.interface;
-        let Some(Link {
-            mac: Some(source),
-            up: true,
-            ..
-        }) = self.links.get(&interface)
-        else {
+        let Some(Link { mac: Some(source), up: true, .. }) = self.links.get(&interface) else {
             return RouteTarget::Unreachable;
         };
         let source = *source;
@@ -260,15 +236,8 @@ impl View {
 
     fn through(&self, interface: u32, source: Mac, neighbour: IpAddr) -> NextHop {
         match self.neighbours.get(&(interface, neighbour)) {
-            Some(destination) => NextHop::Resolved {
-                interface,
-                source,
-                destination: *destination,
-            },
-            None => NextHop::Unresolved {
-                interface,
-                neighbour,
-            },
+            Some(destination) => NextHop::Resolved { interface, source, destination: *destination },
+            None => NextHop::Unresolved { interface, neighbour },
         }
     }
 }

@@ -76,10 +76,7 @@ impl Watcher {
             rest_until: Instant::now(),
         };
         tasks.spawn(mirror.run());
-        let watcher = Self {
-            requests,
-            _tasks: tasks,
-        };
+        let watcher = Self { requests, _tasks: tasks };
         Ok((watcher, views))
     }
 
@@ -109,10 +106,8 @@ impl Watcher {
 
 /// What the kernel knows now. Blocks, and so must not be called within a tokio runtime.
 pub fn read_once() -> Result<View, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(Error::Open)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(Error::Open)?;
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
         let mut requests = connect(&mut tasks)?;

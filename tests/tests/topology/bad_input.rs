@@ -22,30 +22,12 @@ fn each_mistake_is_named() {
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
 
     for (added, words) in [
-        (
-            "[[pool]]\nname = \"x\"\ncolour = \"red\"\nservers = []",
-            &["colour"][..],
-        ),
-        (
-            "[[persistence_profile]]\nname = \"x\"\ntimeot = \"5m\"",
-            &["timeot", "timeout"],
-        ),
-        (
-            "[[persistence_profile]]\nname = \"x\"\nipv4_mask = 33",
-            &["ipv4_mask", "33"],
-        ),
-        (
-            "[[persistence_profile]]\nname = \"x\"\nipv6_mask = 129",
-            &["ipv6_mask", "129"],
-        ),
-        (
-            "[[persistence_profile]]\nname = \"x\"\ntype = \"tls\"",
-            &["type", "tls"],
-        ),
-        (
-            "[[persistence_profile]]\nname = \"x\"\ntimeout = \"5 parsecs\"",
-            &["timeout", "parsecs"],
-        ),
+        ("[[pool]]\nname = \"x\"\ncolour = \"red\"\nservers = []", &["colour"][..]),
+        ("[[persistence_profile]]\nname = \"x\"\ntimeot = \"5m\"", &["timeot", "timeout"]),
+        ("[[persistence_profile]]\nname = \"x\"\nipv4_mask = 33", &["ipv4_mask", "33"]),
+        ("[[persistence_profile]]\nname = \"x\"\nipv6_mask = 129", &["ipv6_mask", "129"]),
+        ("[[persistence_profile]]\nname = \"x\"\ntype = \"tls\"", &["type", "tls"]),
+        ("[[persistence_profile]]\nname = \"x\"\ntimeout = \"5 parsecs\"", &["timeout", "parsecs"]),
         ("[[persistence_profile]]\nname = \"kept\"", &["kept"]),
         (
             "[[virtual_service]]\nname = \"x\"\naddress = \"198.51.100.10\"\nport = 80\npool = \"web4\"",
@@ -74,11 +56,7 @@ fn each_mistake_is_named() {
             finished.stderr
         );
         for word in words {
-            assert!(
-                finished.stderr.contains(word),
-                "{added}: no {word} in {}",
-                finished.stderr
-            );
+            assert!(finished.stderr.contains(word), "{added}: no {word} in {}", finished.stderr);
         }
     }
 }
@@ -113,9 +91,7 @@ fn run_refuses_a_bad_file_and_attaches_nothing() {
     let Some((topology, balancer, valid)) = prepare() else {
         return;
     };
-    balancer
-        .configure(format!("colour = \"red\"\n{valid}"))
-        .unwrap();
+    balancer.configure(format!("colour = \"red\"\n{valid}")).unwrap();
     let finished = run(&balancer, &["client1"]);
     assert_eq!(finished.code, Some(2), "{}", finished.stderr);
     assert_nothing_is_left(&topology, &balancer);
@@ -151,16 +127,8 @@ fn pins_outside_a_bpf_file_system_are_refused() {
     let elsewhere = tempfile::tempdir().unwrap();
     let elsewhere = elsewhere.path().to_str().unwrap();
     let file = balancer.configuration_file();
-    let run = [
-        "--pin-dir",
-        elsewhere,
-        "run",
-        "--config",
-        file.to_str().unwrap(),
-    ];
-    let finished = balancer
-        .cli(&[&run[..], &["--interface", "client1"]].concat())
-        .unwrap();
+    let run = ["--pin-dir", elsewhere, "run", "--config", file.to_str().unwrap()];
+    let finished = balancer.cli(&[&run[..], &["--interface", "client1"]].concat()).unwrap();
     assert!(matches!(finished.code, Some(1 | 2)), "{finished:?}");
     assert!(finished.stderr.contains(elsewhere), "{}", finished.stderr);
     assert_nothing_is_left(&topology, &balancer);
@@ -181,29 +149,13 @@ fn without_root_a_sentence_says_what_is_missing() {
     fs::write(&file, valid).unwrap();
 
     let mut command = Command::new("setpriv");
-    command
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-        .arg(&binary);
-    command
-        .args(["run", "--interface", "client1", "--config"])
-        .arg(&file);
-    let finished = topology
-        .balancer
-        .run(|| command::run(&mut command))
-        .unwrap();
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    command.args(["run", "--interface", "client1", "--config"]).arg(&file);
+    let finished = topology.balancer.run(|| command::run(&mut command)).unwrap();
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(
-        finished.stderr.contains("lbpersist: "),
-        "{}",
-        finished.stderr
-    );
+    assert!(finished.stderr.contains("lbpersist: "), "{}", finished.stderr);
     let text = finished.stderr.to_lowercase();
-    assert!(
-        ["root", "privilege", "cap_"]
-            .iter()
-            .any(|word| text.contains(word)),
-        "{text}"
-    );
+    assert!(["root", "privilege", "cap_"].iter().any(|word| text.contains(word)), "{text}");
 }
 
 #[test]
@@ -212,22 +164,10 @@ fn unknown_commands_and_missing_files_are_bad_input() {
         return;
     };
     assert_eq!(balancer.cli(&["balance"]).unwrap().code, Some(2));
-    assert_eq!(
-        balancer
-            .cli(&["persistence", "flush", "--client", "all"])
-            .unwrap()
-            .code,
-        Some(2)
-    );
-    let finished = balancer
-        .cli(&["check", "--config", "/no/such/file.toml"])
-        .unwrap();
+    assert_eq!(balancer.cli(&["persistence", "flush", "--client", "all"]).unwrap().code, Some(2));
+    let finished = balancer.cli(&["check", "--config", "/no/such/file.toml"]).unwrap();
     assert!(matches!(finished.code, Some(1 | 2)), "{finished:?}");
-    assert!(
-        finished.stderr.contains("/no/such/file.toml"),
-        "{}",
-        finished.stderr
-    );
+    assert!(finished.stderr.contains("/no/such/file.toml"), "{}", finished.stderr);
 }
 
 /// One client, one server, no daemon, and a valid file; `None` without root.
@@ -244,9 +184,7 @@ fn prepare() -> Option<(Topology, Balancer, String)> {
 fn check(balancer: &Balancer, text: &str) -> Finished {
     balancer.configure(text).unwrap();
     let file = balancer.configuration_file();
-    balancer
-        .cli(&["check", "--config", file.to_str().unwrap()])
-        .unwrap()
+    balancer.cli(&["check", "--config", file.to_str().unwrap()]).unwrap()
 }
 
 fn run(balancer: &Balancer, interfaces: &[&str]) -> Finished {
@@ -278,6 +216,5 @@ fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn numbers(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| !letter.is_ascii_digit())
-        .filter(|number| !number.is_empty())
+    text.split(|letter: char| !letter.is_ascii_digit()).filter(|number| !number.is_empty())
 }

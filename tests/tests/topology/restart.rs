@@ -31,11 +31,7 @@ fn traffic_goes_on_after_kill_9_and_a_restart_keeps_every_entry() {
     assert_eq!(held.ask().unwrap(), held.first, "an open connection");
     let new = lab.subnets(Family::V4, 100, 60);
     assert_eq!(distinct(&lab.meet(&new)).len(), 3, "new clients");
-    assert_eq!(
-        lab.bindings().len(),
-        120,
-        "they are listed without the daemon"
-    );
+    assert_eq!(lab.bindings().len(), 120, "they are listed without the daemon");
 
     // Nobody may notice the restart either.
     let done = AtomicBool::new(false);
@@ -70,38 +66,19 @@ fn adding_and_removing_a_server_moves_no_client_that_can_stay() {
         assert_eq!(distinct(&met).len(), 3);
         let held = lab.client().hold_from(from[0], at(family)).unwrap();
 
-        lab.balancer
-            .configure(web.config(&lab.topology.servers))
-            .unwrap();
+        lab.balancer.configure(web.config(&lab.topology.servers)).unwrap();
         lab.balancer.restart().unwrap();
         lab.wait_until_all_are_up();
-        assert_eq!(
-            lab.meet(&from),
-            met,
-            "{family:?}: clients with an entry stay"
-        );
-        assert_eq!(
-            held.ask().unwrap(),
-            held.first,
-            "{family:?}: an open connection"
-        );
+        assert_eq!(lab.meet(&from), met, "{family:?}: clients with an entry stay");
+        assert_eq!(held.ask().unwrap(), held.first, "{family:?}: an open connection");
         let new = lab.subnets(family, 1000 + 500 * round, 200);
         let new_met = lab.meet(&new);
-        assert!(
-            distinct(&new_met).contains("s4"),
-            "{family:?}: new clients meet the new server"
-        );
+        assert!(distinct(&new_met).contains("s4"), "{family:?}: new clients meet the new server");
 
-        lab.balancer
-            .configure(web.config(&lab.topology.servers[..3]))
-            .unwrap();
+        lab.balancer.configure(web.config(&lab.topology.servers[..3])).unwrap();
         lab.balancer.restart().unwrap();
         lab.wait_until_all_are_up();
-        assert_eq!(
-            lab.meet(&from),
-            met,
-            "{family:?}: clients with an entry stay"
-        );
+        assert_eq!(lab.meet(&from), met, "{family:?}: clients with an entry stay");
         for (before, after) in new_met.iter().zip(lab.meet(&new)) {
             if before == "s4" {
                 assert_ne!(after, "s4");
@@ -123,15 +100,8 @@ fn sigterm_leaves_the_kernel_forwarding_and_detach_all_leaves_nothing() {
     lab.balancer.stop().unwrap();
     assert_eq!(lab.meet(&from), met);
 
-    lab.balancer
-        .cli(&["detach", "--all"])
-        .unwrap()
-        .success()
-        .unwrap();
-    assert!(
-        lab.client().ask(at(Family::V4)).is_err(),
-        "nobody is balanced any more"
-    );
+    lab.balancer.cli(&["detach", "--all"]).unwrap().success().unwrap();
+    assert!(lab.client().ask(at(Family::V4)).is_err(), "nobody is balanced any more");
     let pins = lab.balancer.pin_directory();
     let left = std::fs::read_dir(pins).map_or(0, Iterator::count);
     assert_eq!(left, 0, "in {}", pins.display());

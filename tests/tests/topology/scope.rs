@@ -25,11 +25,7 @@ fn scope_pool_takes_a_client_to_the_same_server_on_every_service() {
         return;
     }
     let (lab, moved_from, moved_to) = client_moved_on_the_first_service("pool");
-    let second = lab
-        .client()
-        .ask(Family::V4.service(SERVER_PORTS[1]))
-        .unwrap()
-        .server;
+    let second = lab.client().ask(Family::V4.service(SERVER_PORTS[1])).unwrap().server;
     assert_eq!(second, moved_to, "not its ring's {moved_from}");
     let entries = lab.balancer.entries().unwrap();
     assert_eq!(entries.len(), 1, "{entries:?}");
@@ -42,23 +38,13 @@ fn scope_virtual_service_keeps_the_services_apart() {
         return;
     }
     let (lab, moved_from, moved_to) = client_moved_on_the_first_service("virtual-service");
-    let second = lab
-        .client()
-        .ask(Family::V4.service(SERVER_PORTS[1]))
-        .unwrap()
-        .server;
-    assert_eq!(
-        second, moved_from,
-        "the entry for {moved_to} is the other service's"
-    );
+    let second = lab.client().ask(Family::V4.service(SERVER_PORTS[1])).unwrap().server;
+    assert_eq!(second, moved_from, "the entry for {moved_to} is the other service's");
     let entries = lab.balancer.entries().unwrap();
     let service = |entry: &Entry| entry.0["virtual_service"].as_str().map(str::to_owned);
     let mut services: Vec<_> = entries.iter().map(service).collect();
     services.sort();
-    assert_eq!(
-        services,
-        [Some("first".to_owned()), Some("second".to_owned())]
-    );
+    assert_eq!(services, [Some("first".to_owned()), Some("second".to_owned())]);
 }
 
 /// A client that has met the first service only, whose server died, and who was moved: the ring's server, which is back, and the

@@ -39,19 +39,11 @@ fn immediate_gives_the_clients_of_a_dead_server_another_one_for_good() {
         lab.revive(&victim);
         assert_eq!(lab.meet(&from), during, "{family:?}: nobody moves back");
         for held in held {
-            assert_eq!(
-                held.ask().unwrap(),
-                held.first,
-                "{family:?}: an open connection"
-            );
+            assert_eq!(held.ask().unwrap(), held.first, "{family:?}: an open connection");
         }
 
         lab.balancer.flush(&[]).unwrap();
-        assert_eq!(
-            lab.meet(&from),
-            before,
-            "{family:?}: without entries, the ring as it was"
-        );
+        assert_eq!(lab.meet(&from), before, "{family:?}: without entries, the ring as it was");
     }
     let moved = number(&lab.status().0["events"]["entries_moved"]);
     assert!(moved > 0, "moves are counted");
@@ -72,10 +64,7 @@ fn never_refuses_the_clients_of_a_dead_server_until_it_is_back() {
         let refused_before = lab.status().verdict("server_down");
         let refused = refusals(&lab, family, &from, &before, &victim);
         let counted = lab.status().verdict("server_down") - refused_before;
-        assert!(
-            counted >= refused,
-            "{family:?}: {refused} were refused, {counted} counted"
-        );
+        assert!(counted >= refused, "{family:?}: {refused} were refused, {counted} counted");
         assert_eq!(lab.bindings().len(), 40, "{family:?}: entries stay");
 
         lab.revive(&victim);
@@ -101,11 +90,7 @@ fn continue_sends_the_clients_of_a_dead_server_to_it_all_the_same() {
             |lab: &Scenario| number(&lab.status().server(web(family), &address)["packets"]);
         let (sent, kept_back) = (packets(&lab), lab.status().verdict("server_down"));
         let refused = refusals(&lab, family, &from, &before, &victim);
-        assert_eq!(
-            packets(&lab) - sent,
-            refused,
-            "{family:?}: each SYN went to the dead server"
-        );
+        assert_eq!(packets(&lab) - sent, refused, "{family:?}: each SYN went to the dead server");
         assert_eq!(lab.status().verdict("server_down"), kept_back, "{family:?}");
 
         lab.revive(&victim);
@@ -126,10 +111,7 @@ fn a_pool_without_a_living_server_refuses_nobody_for_good() {
     }
     let error = lab.client().ask_from(from[0], at(Family::V4)).unwrap_err();
     assert!(
-        matches!(
-            error.kind(),
-            io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused
-        ),
+        matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused),
         "{error}"
     );
     assert!(lab.status().verdict("no_server") > 0);
@@ -139,11 +121,7 @@ fn a_pool_without_a_living_server_refuses_nobody_for_good() {
 
 fn start(server_down: &str) -> Scenario {
     let profile = format!("server_down = \"{server_down}\"");
-    Scenario::web(&Web {
-        profile: &profile,
-        ..Web::default()
-    })
-    .unwrap()
+    Scenario::web(&Web { profile: &profile, ..Web::default() }).unwrap()
 }
 
 /// Asks once from each address: the clients of `victim` must be refused at once, the others served as before. How many were

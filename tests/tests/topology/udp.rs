@@ -22,11 +22,7 @@ fn datagrams_of_one_address_meet_one_server_whatever_their_port() {
         let address = lab.client().address(family);
         let met = lab.meet_at(Udp, &[address; 100], family.service(PORT));
         assert_eq!(distinct(&met).len(), 1, "{family:?}: {:?}", tally(&met));
-        assert!(
-            lab.bindings().contains_key(&address.to_string()),
-            "{:?}",
-            lab.bindings()
-        );
+        assert!(lab.bindings().contains_key(&address.to_string()), "{:?}", lab.bindings());
 
         let met = lab.meet_at(Udp, &lab.subnets(family, 0, 100), family.service(PORT));
         assert_eq!(distinct(&met).len(), 3, "{family:?}: {:?}", tally(&met));
@@ -43,22 +39,12 @@ fn an_entry_ends_its_timeout_after_the_client_fell_silent() {
     let asked = Instant::now();
     let service = Family::V4.service(PORT);
     lab.meet_at(Udp, &[lab.client().address(Family::V4)], service);
-    wait::throughout(
-        Duration::from_millis(1500),
-        "the entry of a silent client",
-        || lab.bindings().len() == 1,
-    );
+    wait::throughout(Duration::from_millis(1500), "the entry of a silent client", || {
+        lab.bindings().len() == 1
+    });
     wait::until_true("the entry ends", || lab.bindings().is_empty());
-    assert!(
-        asked.elapsed() > Duration::from_secs(2),
-        "{:?}",
-        asked.elapsed()
-    );
-    assert!(
-        asked.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!(asked.elapsed() > Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
 fn start(timeout: &str, idle: &str) -> Scenario {

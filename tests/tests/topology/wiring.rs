@@ -16,10 +16,7 @@ fn each_on_its_own_interface_is_native() {
     let mut modes = modes(&lab.status());
     modes.sort();
     let native = |name: &str| (name.to_owned(), "native".to_owned());
-    assert_eq!(
-        modes,
-        ["client1", "server1", "server2", "server3"].map(native)
-    );
+    assert_eq!(modes, ["client1", "server1", "server2", "server3"].map(native));
 }
 
 #[test]
@@ -28,10 +25,7 @@ fn clients_and_servers_on_one_interface() {
         return;
     }
     let lab = Scenario::start(Wiring::OneArm, 3, |hosts| Web::default().config(hosts)).unwrap();
-    assert_eq!(
-        modes(&lab.status()),
-        [("uplink".to_owned(), "native".to_owned())]
-    );
+    assert_eq!(modes(&lab.status()), [("uplink".to_owned(), "native".to_owned())]);
     everyone_is_kept(&lab);
 }
 
@@ -40,14 +34,9 @@ fn an_interface_without_native_xdp_is_served_in_generic_mode() {
     if !wait::is_root_or_skip() {
         return;
     }
-    let lab = Scenario::start(Wiring::OneArmGeneric, 3, |hosts| {
-        Web::default().config(hosts)
-    })
-    .unwrap();
-    assert_eq!(
-        modes(&lab.status()),
-        [("uplink".to_owned(), "generic".to_owned())]
-    );
+    let lab =
+        Scenario::start(Wiring::OneArmGeneric, 3, |hosts| Web::default().config(hosts)).unwrap();
+    assert_eq!(modes(&lab.status()), [("uplink".to_owned(), "generic".to_owned())]);
     everyone_is_kept(&lab);
 }
 
@@ -60,29 +49,13 @@ fn detach_and_attach_work_while_the_daemon_runs() {
     let from = lab.subnets(Family::V4, 0, 10);
     let met = lab.meet(&from);
 
-    lab.balancer
-        .cli(&["detach", "client1"])
-        .unwrap()
-        .success()
-        .unwrap();
-    assert!(
-        modes(&lab.status())
-            .iter()
-            .all(|(name, _)| name != "client1")
-    );
+    lab.balancer.cli(&["detach", "client1"]).unwrap().success().unwrap();
+    assert!(modes(&lab.status()).iter().all(|(name, _)| name != "client1"));
     let answer = lab.client().ask(lbpersist_tests::scenario::at(Family::V4));
     assert!(answer.is_err(), "{answer:?}");
 
-    lab.balancer
-        .cli(&["attach", "client1"])
-        .unwrap()
-        .success()
-        .unwrap();
-    assert!(
-        modes(&lab.status())
-            .iter()
-            .any(|(name, _)| name == "client1")
-    );
+    lab.balancer.cli(&["attach", "client1"]).unwrap().success().unwrap();
+    assert!(modes(&lab.status()).iter().any(|(name, _)| name == "client1"));
     assert_eq!(lab.meet(&from), met);
 }
 
@@ -102,10 +75,7 @@ fn everyone_is_kept(lab: &Scenario) {
 
 fn modes(status: &Status) -> Vec<(String, String)> {
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let interfaces = status.0["interfaces"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let interfaces = status.0["interfaces"].as_array().cloned().unwrap_or_default();
     interfaces
         .iter()
         .map(|interface| (text(&interface["name"]), text(&interface["mode"])))

@@ -1,8 +1,6 @@
 //! What is to become of a connection or entry: pure.
 
-use lbpersist_common::{
-    connection::Connection, persistence::Entry, service::Pool, tcp::State,
-};
+use lbpersist_common::{connection::Connection, persistence::Entry, service::Pool, tcp::State};
 
 use crate::{
     datapath::desired::nanoseconds,
@@ -66,7 +64,11 @@ pub(super) fn connection(
         (Some(Protocol::Udp), _) => return ConnectionFate::Open,
         (Some(Protocol::Tcp), State::Closed) => {
             let linger = if at_pick { LINGER_AT_PICK_NS } else { LINGER_NS };
-            return if silent_ns > linger { ConnectionFate::Over } else { ConnectionFate::Lingering };
+            return if silent_ns > linger {
+                ConnectionFate::Over
+            } else {
+                ConnectionFate::Lingering
+            };
         }
         (Some(Protocol::Tcp), State::Established) => limits.tcp_ns,
         (Some(Protocol::Tcp), State::ClientClosed | State::ServerClosed) => limits.tcp_closing_ns,
@@ -115,7 +117,12 @@ mod tests {
     }
 
     fn tcp(state: State, suspect: u32) -> Connection {
-        Connection { state: state as u32, suspect, last_seen_ns: 10 * SECOND, ..Connection::zeroed() }
+        Connection {
+            state: state as u32,
+            suspect,
+            last_seen_ns: 10 * SECOND,
+            ..Connection::zeroed()
+        }
     }
 
     #[test]
@@ -133,7 +140,8 @@ mod tests {
         ];
         for (state, suspect, silence, fate) in rows {
             let now = (10 + silence) * SECOND;
-            let judged = connection(&tcp(state, suspect), Some(Protocol::Tcp), &limits(), true, now);
+            let judged =
+                connection(&tcp(state, suspect), Some(Protocol::Tcp), &limits(), true, now);
             assert_eq!(judged, fate, "{state:?}, suspect {suspect}, {silence} s");
         }
     }

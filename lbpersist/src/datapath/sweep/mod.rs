@@ -225,10 +225,8 @@ impl Sweep {
             ConnectionFate::Idle => Some(Operation::EndConnection),
             ConnectionFate::Over => Some(Operation::DeleteConnection),
         };
-        let counts = !matches!(
-            operation,
-            Some(Operation::EndConnection | Operation::DeleteConnection)
-        );
+        let counts =
+            !matches!(operation, Some(Operation::EndConnection | Operation::DeleteConnection));
         if counts && connection.entry_created_ns != 0 {
             *self.tally.entry((entry, connection.entry_created_ns)).or_default() += 1;
         }

@@ -31,9 +31,7 @@ fn route_message(prefix: &str, attributes: Vec<RouteAttribute>) -> RouteMessage 
     message.header.kind = RouteType::Unicast;
     message.attributes = attributes;
     if prefix.prefix_len() != 0 {
-        message
-            .attributes
-            .push(RouteAttribute::Destination(prefix.addr().into()));
+        message.attributes.push(RouteAttribute::Destination(prefix.addr().into()));
     }
     message
 }
@@ -54,14 +52,7 @@ fn hop(interface: u32, flags: RouteNextHopFlags, via: RouteAttribute) -> RouteNe
 fn only_neighbours_the_kernel_would_use_have_an_address() {
     use NeighbourState as S;
     let address = IpAddr::from([10, 0, 0, 9]);
-    for state in [
-        S::Reachable,
-        S::Stale,
-        S::Delay,
-        S::Probe,
-        S::Permanent,
-        S::Noarp,
-    ] {
+    for state in [S::Reachable, S::Stale, S::Delay, S::Probe, S::Permanent, S::Noarp] {
         let got = neighbour(&neighbour_message(state, address));
         assert_eq!(got, Some(((2, address), Some(MAC))), "{state}");
     }
@@ -74,10 +65,7 @@ fn only_neighbours_the_kernel_would_use_have_an_address() {
 #[test]
 fn group_proxy_and_bridge_entries_are_no_neighbours() {
     let group = "ff02::1".parse().unwrap();
-    assert_eq!(
-        neighbour(&neighbour_message(NeighbourState::Noarp, group)),
-        None
-    );
+    assert_eq!(neighbour(&neighbour_message(NeighbourState::Noarp, group)), None);
 
     let mut proxy = neighbour_message(NeighbourState::Permanent, IpAddr::from([10, 0, 0, 9]));
     proxy.header.flags = NeighbourFlags::Proxy;
@@ -92,11 +80,7 @@ fn group_proxy_and_bridge_entries_are_no_neighbours() {
 fn a_plain_route_is_read_whole() {
     let message = route_message(
         "10.0.0.0/24",
-        vec![
-            gateway("10.1.0.1"),
-            RouteAttribute::Oif(3),
-            RouteAttribute::Priority(7),
-        ],
+        vec![gateway("10.1.0.1"), RouteAttribute::Oif(3), RouteAttribute::Priority(7)],
     );
     let expected = Route {
         prefix: "10.0.0.0/24".parse().unwrap(),
@@ -135,16 +119,9 @@ fn of_several_next_hops_the_first_that_lives_is_taken() {
     ];
     let all = vec![RouteAttribute::MultiPath(hops)];
     let route = route(&route_message("10.0.0.0/24", all)).unwrap();
-    assert_eq!(
-        (route.interface, route.gateway),
-        (4, Some(IpAddr::from([10, 1, 0, 2])))
-    );
+    assert_eq!((route.interface, route.gateway), (4, Some(IpAddr::from([10, 1, 0, 2]))));
 
-    let none = vec![RouteAttribute::MultiPath(vec![hop(
-        3,
-        dead,
-        gateway("10.1.0.1"),
-    )])];
+    let none = vec![RouteAttribute::MultiPath(vec![hop(3, dead, gateway("10.1.0.1"))])];
     assert_eq!(super::route(&route_message("10.0.0.0/24", none)), None);
 }
 
@@ -196,13 +173,7 @@ fn a_link_has_an_ethernet_address_only_if_it_is_ethernet() {
         LinkAttribute::Mtu(1500),
         LinkAttribute::Address(MAC.to_vec()),
     ];
-    let ether = Link {
-        name: "eth0".to_owned(),
-        mac: Some(MAC),
-        up: true,
-        mtu: 1500,
-        xdp: None,
-    };
+    let ether = Link { name: "eth0".to_owned(), mac: Some(MAC), up: true, mtu: 1500, xdp: None };
     assert_eq!(link(&message), (2, ether));
 
     message.header.flags = LinkFlags::Up;
@@ -233,10 +204,7 @@ fn lost_notifications_and_changed_routes_make_a_view_stale() {
     assert_eq!(super::event(&overrun), Some(Event::Stale));
 
     let route = route_message("10.0.0.0/24", Vec::new());
-    assert_eq!(
-        event(RouteNetlinkMessage::NewRoute(route.clone())),
-        Some(Event::Stale)
-    );
+    assert_eq!(event(RouteNetlinkMessage::NewRoute(route.clone())), Some(Event::Stale));
     let mut elsewhere = route;
     elsewhere.header.table = 100;
     assert_eq!(event(RouteNetlinkMessage::DelRoute(elsewhere)), None);
@@ -245,12 +213,6 @@ fn lost_notifications_and_changed_routes_make_a_view_stale() {
     let message = neighbour_message(NeighbourState::Reachable, key.1);
     let new = RouteNetlinkMessage::NewNeighbour(message.clone());
     let gone = RouteNetlinkMessage::DelNeighbour(message);
-    assert_eq!(
-        event(new),
-        Some(Event::Neighbour {
-            key,
-            mac: Some(MAC)
-        })
-    );
+    assert_eq!(event(new), Some(Event::Neighbour { key, mac: Some(MAC) }));
     assert_eq!(event(gone), Some(Event::Neighbour { key, mac: None }));
 }

@@ -8,13 +8,7 @@ const OUR_MAC: Mac = [2, 0, 0, 0, 0, 2];
 const THEIR_MAC: Mac = [2, 0, 0, 0, 0, 9];
 
 fn link(name: &str, mac: Option<Mac>, up: bool) -> Link {
-    Link {
-        name: name.to_owned(),
-        mac,
-        up,
-        mtu: 1500,
-        xdp: None,
-    }
+    Link { name: name.to_owned(), mac, up, mtu: 1500, xdp: None }
 }
 
 fn route(prefix: &str, interface: u32, gateway: Option<&str>) -> Route {
@@ -29,11 +23,7 @@ fn route(prefix: &str, interface: u32, gateway: Option<&str>) -> Route {
 }
 
 fn local(prefix: &str) -> Route {
-    Route {
-        table: Table::Local,
-        kind: RouteKind::Local,
-        ..route(prefix, 1, None)
-    }
+    Route { table: Table::Local, kind: RouteKind::Local, ..route(prefix, 1, None) }
 }
 
 fn view(routes: Vec<Route>, neighbours: &[(u32, &str)]) -> View {
@@ -56,26 +46,17 @@ fn next_hop(view: &View, to: &str) -> NextHop {
 }
 
 fn resolved(interface: u32) -> NextHop {
-    NextHop::Resolved {
-        interface,
-        source: OUR_MAC,
-        destination: THEIR_MAC,
-    }
+    NextHop::Resolved { interface, source: OUR_MAC, destination: THEIR_MAC }
 }
 
 fn unresolved(neighbour: &str) -> NextHop {
-    NextHop::Unresolved {
-        interface: ETH0,
-        neighbour: neighbour.parse().unwrap(),
-    }
+    NextHop::Unresolved { interface: ETH0, neighbour: neighbour.parse().unwrap() }
 }
 
 #[test]
 fn a_neighbour_on_the_link_is_sent_to_directly() {
-    let view = view(
-        vec![route("10.0.0.0/24", ETH0, None)],
-        &[(ETH0, "10.0.0.9"), (ETH1, "10.0.0.8")],
-    );
+    let view =
+        view(vec![route("10.0.0.0/24", ETH0, None)], &[(ETH0, "10.0.0.9"), (ETH1, "10.0.0.8")]);
     assert_eq!(next_hop(&view, "10.0.0.9"), resolved(ETH0));
     assert_eq!(next_hop(&view, "10.0.0.8"), unresolved("10.0.0.8"));
     assert_eq!(next_hop(&view, "10.0.1.9"), NextHop::Unreachable);
@@ -89,10 +70,7 @@ fn the_longest_prefix_wins() {
             route("0.0.0.0/0", ETH0, Some("10.0.0.1")),
             route("10.0.0.0/8", ETH0, Some("10.0.0.2")),
             route("10.0.0.0/24", ETH0, None),
-            Route {
-                kind: RouteKind::Unreachable,
-                ..route("10.0.0.64/26", 0, None)
-            },
+            Route { kind: RouteKind::Unreachable, ..route("10.0.0.64/26", 0, None) },
         ],
         &[],
     );
@@ -105,18 +83,9 @@ fn the_longest_prefix_wins() {
 
 #[test]
 fn the_lowest_metric_wins_and_then_the_first() {
-    let metric = |metric, gateway| Route {
-        metric,
-        ..route("0.0.0.0/0", ETH0, Some(gateway))
-    };
-    let view = view(
-        vec![
-            metric(200, "10.0.0.3"),
-            metric(100, "10.0.0.2"),
-            metric(100, "10.0.0.1"),
-        ],
-        &[],
-    );
+    let metric = |metric, gateway| Route { metric, ..route("0.0.0.0/0", ETH0, Some(gateway)) };
+    let view =
+        view(vec![metric(200, "10.0.0.3"), metric(100, "10.0.0.2"), metric(100, "10.0.0.1")], &[]);
     assert_eq!(next_hop(&view, "192.0.2.1"), unresolved("10.0.0.2"));
     assert_eq!(view.best_routes().count(), 1);
 }
@@ -136,14 +105,8 @@ fn the_local_table_is_asked_before_the_main_one() {
     assert_eq!(next_hop(&view, "198.51.100.9"), NextHop::Local);
     assert_eq!(next_hop(&view, "198.51.100.255"), NextHop::Local);
     assert_eq!(next_hop(&view, "198.51.99.9"), unresolved("10.0.0.2"));
-    let prefixes: Vec<_> = view
-        .best_routes()
-        .map(|(prefix, _)| prefix.to_string())
-        .collect();
-    assert_eq!(
-        prefixes,
-        ["198.51.0.0/16", "198.51.100.0/24", "198.51.100.255/32"]
-    );
+    let prefixes: Vec<_> = view.best_routes().map(|(prefix, _)| prefix.to_string()).collect();
+    assert_eq!(prefixes, ["198.51.0.0/16", "198.51.100.0/24", "198.51.100.255/32"]);
 }
 
 #[test]
@@ -213,10 +176,7 @@ fn gateways_without_an_ethernet_address_are_named_once() {
 #[test]
 fn links_are_found_by_name() {
     let view = view(Vec::new(), &[]);
-    assert_eq!(
-        view.link_by_name("eth0").map(|(index, _)| index),
-        Some(ETH0)
-    );
+    assert_eq!(view.link_by_name("eth0").map(|(index, _)| index), Some(ETH0));
     assert_eq!(view.link_by_name("eth9"), None);
 }
 
@@ -224,9 +184,7 @@ fn links_are_found_by_name() {
 fn any_route() -> impl Strategy<Value = Route> {
     (0u8..16, 28u8..=32, any::<bool>(), 0u32..3, 1u8..9).prop_map(
         |(host, length, main, metric, gateway)| {
-            let prefix = IpNet::new(IpAddr::from([10, 0, 0, host]), length)
-                .unwrap()
-                .trunc();
+            let prefix = IpNet::new(IpAddr::from([10, 0, 0, host]), length).unwrap().trunc();
             Route {
                 prefix,
                 metric,

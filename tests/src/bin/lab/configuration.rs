@@ -8,11 +8,7 @@ use crate::laboratory::SERVER_PORT;
 
 /// One web service for each family, on all interfaces and servers of the topology.
 pub(crate) fn configuration(topology: &Topology) -> String {
-    let interfaces: Vec<_> = topology
-        .interfaces
-        .iter()
-        .map(|name| format!("{name:?}"))
-        .collect();
+    let interfaces: Vec<_> = topology.interfaces.iter().map(|name| format!("{name:?}")).collect();
     let mut text = format!("interfaces = [{}]\n", interfaces.join(", "));
     for (name, family) in [("web", Family::V4), ("web6", Family::V6)] {
         let address = family.service_address();
@@ -20,10 +16,7 @@ pub(crate) fn configuration(topology: &Topology) -> String {
         for host in &topology.servers {
             let address = host.address(family);
             // Writing to a string cannot fail.
-            let _ = writeln!(
-                servers,
-                "  {{ address = \"{address}\", port = {SERVER_PORT} }},"
-            );
+            let _ = writeln!(servers, "  {{ address = \"{address}\", port = {SERVER_PORT} }},");
         }
         let _ = write!(
             text,

@@ -36,11 +36,7 @@ pub(crate) fn run(name: &str, after: After) -> Result<ExitCode> {
     println!("lbpersist: clients come back to their server");
     let laboratory = Laboratory::up(name)?;
     let mut report = Report::new();
-    let shown = Demo {
-        laboratory: &laboratory,
-        report: &mut report,
-    }
-    .show();
+    let shown = Demo { laboratory: &laboratory, report: &mut report }.show();
     if shown.is_err() {
         eprintln!("the daemon's log:\n{}", laboratory.log());
     }
@@ -94,33 +90,18 @@ impl<'a> Demo<'a> {
                 Family::BOTH.map(|family| client.address(family)),
             );
         }
-        row(
-            "service",
-            topology.balancer.name(),
-            Family::BOTH.map(Family::service_address),
-        );
+        row("service", topology.balancer.name(), Family::BOTH.map(Family::service_address));
         for host in &topology.servers {
             let who = format!("server {}", host.name());
-            row(
-                &who,
-                host.namespace.name(),
-                Family::BOTH.map(|family| host.address(family)),
-            );
+            row(&who, host.namespace.name(), Family::BOTH.map(|family| host.address(family)));
         }
-        self.report
-            .table(&["who", "namespace", "IPv4", "IPv6"], &rows);
+        self.report.table(&["who", "namespace", "IPv4", "IPv6"], &rows);
 
         let file = self.laboratory.configuration_file();
-        self.report
-            .step(format!("lbpersist runs with {}", file.display()));
+        self.report.step(format!("lbpersist runs with {}", file.display()));
         self.report.text(&fs::read_to_string(&file)?);
-        wait_until("every server is up", || {
-            Ok(self.states()?.iter().all(|state| state == "up"))
-        })?;
-        self.report.claim(
-            true,
-            "lbpersist is ready, and its monitor finds every server up",
-        );
+        wait_until("every server is up", || Ok(self.states()?.iter().all(|state| state == "up")))?;
+        self.report.claim(true, "lbpersist is ready, and its monitor finds every server up");
         Ok(())
     }
 
@@ -152,17 +133,13 @@ impl<'a> Demo<'a> {
         let answered = visitors.iter().all(Visitor::is_complete);
         self.report.claim(answered, "every connection was answered");
         let kept = visitors.iter().all(|visitor| visitor.server().is_some());
-        self.report
-            .claim(kept, "each client met one server, every time");
+        self.report.claim(kept, "each client met one server, every time");
         if family == Family::V4 {
             let servers: BTreeSet<_> = visitors.iter().filter_map(Visitor::server).collect();
             let several = servers.len() > 1;
             self.report.claim(
                 several,
-                format!(
-                    "different clients met different servers ({})",
-                    servers.len()
-                ),
+                format!("different clients met different servers ({})", servers.len()),
             );
         }
         visitors
@@ -178,12 +155,7 @@ impl<'a> Demo<'a> {
     /// The server that will be taken down: one that somebody met.
     fn victim(&self, visitors: &[Visitor<'_>]) -> Option<Host> {
         let name = visitors.iter().find_map(Visitor::server)?;
-        self.laboratory
-            .topology
-            .servers
-            .iter()
-            .find(|host| host.name() == name)
-            .cloned()
+        self.laboratory.topology.servers.iter().find(|host| host.name() == name).cloned()
     }
 
     fn server_goes(&mut self, victim: &Host) -> Result<()> {
@@ -193,10 +165,7 @@ impl<'a> Demo<'a> {
         let killed = Instant::now();
         let noticed = self.wait_for_state(victim, "down");
         let seconds = killed.elapsed().as_secs_f32();
-        self.report.claim(
-            noticed,
-            format!("the monitor noticed after {seconds:.1} seconds"),
-        );
+        self.report.claim(noticed, format!("the monitor noticed after {seconds:.1} seconds"));
         Ok(())
     }
 
@@ -205,24 +174,14 @@ impl<'a> Demo<'a> {
             .iter()
             .zip(during)
             .map(|(before, during)| {
-                let switched = if before.servers() == during.servers() {
-                    "stayed"
-                } else {
-                    "switched"
-                };
+                let switched =
+                    if before.servers() == during.servers() { "stayed" } else { "switched" };
                 let answered = during.answered();
                 let client = before.address.to_string();
-                vec![
-                    client,
-                    before.servers(),
-                    during.servers(),
-                    answered,
-                    switched.to_owned(),
-                ]
+                vec![client, before.servers(), during.servers(), answered, switched.to_owned()]
             })
             .collect();
-        self.report
-            .table(&["client", "before", "now", "answered", ""], &rows);
+        self.report.table(&["client", "before", "now", "answered", ""], &rows);
         let (mut clients_of_victim, mut others) = (0, 0);
         let (mut switched, mut stayed) = (true, true);
         for (before, during) in before.iter().zip(during) {
@@ -241,10 +200,8 @@ impl<'a> Demo<'a> {
                 "the {clients_of_victim} clients of {victim} switched to one other server each"
             ),
         );
-        self.report.claim(
-            stayed && others > 0,
-            format!("the {others} others stayed where they were"),
-        );
+        self.report
+            .claim(stayed && others > 0, format!("the {others} others stayed where they were"));
     }
 
     fn server_comes_back(&mut self, victim: &Host, during: &[Visitor<'a>]) -> Result<()> {
@@ -252,24 +209,18 @@ impl<'a> Demo<'a> {
         self.report.step(format!("Server {name} is started again"));
         self.laboratory.start_server(victim)?;
         let noticed = self.wait_for_state(victim, "up");
-        self.report
-            .claim(noticed, format!("the monitor finds {name} up"));
+        self.report.claim(noticed, format!("the monitor finds {name} up"));
         let after = self.visit_again(during);
         let stayed = during.iter().zip(&after).all(|(during, after)| {
             after.is_complete() && during.server().is_some() && during.server() == after.server()
         });
-        self.report.claim(
-            stayed,
-            "nobody was moved by that: every client met the server it had last",
-        );
+        self.report
+            .claim(stayed, "nobody was moved by that: every client met the server it had last");
         Ok(())
     }
 
     fn what_is_kept(&mut self) -> Result<()> {
-        let entries = self
-            .lbpersist_json(&["persistence", "list"])?
-            .as_array()
-            .map_or(0, Vec::len);
+        let entries = self.lbpersist_json(&["persistence", "list"])?.as_array().map_or(0, Vec::len);
         for (arguments, words) in [
             (["persistence", "list"].as_slice(), "persistence list"),
             (["status"].as_slice(), "status"),
@@ -285,22 +236,14 @@ impl<'a> Demo<'a> {
         );
 
         let pin = self.laboratory.entries_pin();
-        self.report
-            .step(format!("bpftool map dump pinned {}", pin.display()));
-        let dumped = command::run(
-            Command::new("bpftool")
-                .args(["map", "dump", "pinned"])
-                .arg(&pin),
-        )?
-        .success()?;
+        self.report.step(format!("bpftool map dump pinned {}", pin.display()));
+        let dumped =
+            command::run(Command::new("bpftool").args(["map", "dump", "pinned"]).arg(&pin))?
+                .success()?;
         self.report.beginning(&dumped, DUMP_LINES);
-        let named = ["\"client\"", "\"server\"", "\"open\""]
-            .iter()
-            .all(|field| dumped.contains(field));
-        self.report.claim(
-            named,
-            "the kernel's map shows the same entries, with named fields",
-        );
+        let named =
+            ["\"client\"", "\"server\"", "\"open\""].iter().all(|field| dumped.contains(field));
+        self.report.claim(named, "the kernel's map shows the same entries, with named fields");
         Ok(())
     }
 
@@ -309,11 +252,7 @@ impl<'a> Demo<'a> {
         let arrived = || {
             let status = self.lbpersist_json(&["status"])?;
             Ok(servers(&status)
-                .filter(|server| {
-                    addresses
-                        .iter()
-                        .any(|address| server["address"] == **address)
-                })
+                .filter(|server| addresses.iter().any(|address| server["address"] == **address))
                 .all(|server| server["state"] == wanted))
         };
         wait_until(&format!("{} is {wanted}", host.name()), arrived).is_ok()
@@ -328,9 +267,7 @@ impl<'a> Demo<'a> {
 
     fn lbpersist_json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let arguments = [&["-o", "json"], arguments].concat();
-        Ok(serde_json::from_str(
-            &self.laboratory.lbpersist(&arguments)?.success()?,
-        )?)
+        Ok(serde_json::from_str(&self.laboratory.lbpersist(&arguments)?.success()?)?)
     }
 }
 

@@ -53,10 +53,7 @@ impl Files {
 
     /// Notes a process that was started.
     pub(crate) fn note(&self, role: &str, process: u32) -> Result<()> {
-        let mut list = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.process_list())?;
+        let mut list = OpenOptions::new().create(true).append(true).open(self.process_list())?;
         writeln!(list, "{role} {process}")?;
         Ok(())
     }

@@ -125,15 +125,8 @@ impl Laboratory {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--max-time", "5", "--interface"]);
         curl.arg(from.to_string()).arg(url(family));
-        let answer = client
-            .namespace
-            .run(|| command::run(&mut curl))?
-            .success()?;
-        Ok(answer
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .to_owned())
+        let answer = client.namespace.run(|| command::run(&mut curl))?.success()?;
+        Ok(answer.split_whitespace().next().unwrap_or_default().to_owned())
     }
 
     /// Starts the server of a host; its port is open when this returns.
@@ -148,12 +141,7 @@ impl Laboratory {
         let mut sockets = Command::new("ss");
         sockets.args(["-N", host.namespace.name(), "-Hltn"]);
         wait_until(&format!("{} listens", host.name()), || {
-            ensure!(
-                is_running(process),
-                "{} ended: {}",
-                host.name(),
-                fs::read_to_string(&log)?
-            );
+            ensure!(is_running(process), "{} ended: {}", host.name(), fs::read_to_string(&log)?);
             let listening = command::run(&mut sockets)?.success()?;
             Ok(listening.lines().count() == Family::BOTH.len())
         })
@@ -161,9 +149,7 @@ impl Laboratory {
 
     /// Ends the server of a host, and with it its listening sockets and connections.
     pub(crate) fn stop_server(&self, host: &Host) -> Result<()> {
-        let process = self
-            .process(&host.name())
-            .context("the server has no process")?;
+        let process = self.process(&host.name()).context("the server has no process")?;
         end(process, &[host.namespace.name().to_owned()])
     }
 
@@ -178,13 +164,7 @@ impl Laboratory {
             .topology
             .servers
             .iter()
-            .map(|host| {
-                format!(
-                    "{} is {}",
-                    host.name(),
-                    self.process(&host.name()).unwrap_or(0)
-                )
-            })
+            .map(|host| format!("{} is {}", host.name(), self.process(&host.name()).unwrap_or(0)))
             .collect();
         format!(
             "\
@@ -219,33 +199,20 @@ To remove it all:
         let topology = Topology::with_namespaces(Wiring::Routed, CLIENTS, SERVERS, &naming)?;
         // From here on `down` removes them, whichever process calls it.
         topology.keep();
-        let laboratory = Self {
-            topology,
-            name: name.to_owned(),
-            files,
-        };
+        let laboratory = Self { topology, name: name.to_owned(), files };
         for host in &laboratory.topology.servers {
             laboratory.start_server(host)?;
         }
-        fs::write(
-            laboratory.configuration_file(),
-            configuration(&laboratory.topology),
-        )?;
+        fs::write(laboratory.configuration_file(), configuration(&laboratory.topology))?;
         laboratory.start_daemon()?;
         Ok(laboratory)
     }
 
     fn start_daemon(&self) -> Result<()> {
         let mut daemon = self.command()?;
-        daemon
-            .args(["run", "--config"])
-            .arg(self.configuration_file());
-        let process = self.start(
-            &self.topology.balancer,
-            daemon,
-            "lbpersist",
-            &self.files.log(),
-        )?;
+        daemon.args(["run", "--config"]).arg(self.configuration_file());
+        let process =
+            self.start(&self.topology.balancer, daemon, "lbpersist", &self.files.log())?;
         wait_until("lbpersist is ready", || {
             let log = self.log();
             ensure!(is_running(process), "lbpersist ended: {log}");
@@ -268,10 +235,7 @@ To remove it all:
         log: &Path,
     ) -> Result<u32> {
         let output = File::create(log)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(output.try_clone()?))
-            .stderr(output);
+        command.stdin(Stdio::null()).stdout(Stdio::from(output.try_clone()?)).stderr(output);
         // Ctrl-C is meant for the demo only.
         command.process_group(0);
         let process = namespace
@@ -285,11 +249,7 @@ To remove it all:
     /// The process of a role that was started last.
     fn process(&self, role: &str) -> Option<u32> {
         let processes = self.files.processes();
-        processes
-            .into_iter()
-            .rev()
-            .find(|(name, _)| name == role)
-            .map(|(_, process)| process)
+        processes.into_iter().rev().find(|(name, _)| name == role).map(|(_, process)| process)
     }
 }
 
@@ -305,13 +265,8 @@ fn url(family: Family) -> String {
 fn check_name(name: &str) -> Result<()> {
     let fits = name.len() <= 16
         && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name
-            .chars()
-            .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit());
-    ensure!(
-        fits,
-        "{name:?} is no name for a laboratory: up to 16 lower-case letters and digits"
-    );
+        && name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit());
+    ensure!(fits, "{name:?} is no name for a laboratory: up to 16 lower-case letters and digits");
     Ok(())
 }
 

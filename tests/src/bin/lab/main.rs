@@ -1,8 +1,5 @@
 //! A laboratory to play in: two clients, three servers and lbpersist between them, in network namespaces of this machine.
-#![expect(
-    clippy::print_stdout,
-    reason = "a program that talks to whoever runs it"
-)]
+#![expect(clippy::print_stdout, reason = "a program that talks to whoever runs it")]
 
 mod configuration;
 mod demo;
@@ -23,10 +20,7 @@ use lbpersist_tests::{
 use crate::laboratory::Laboratory;
 
 #[derive(Parser)]
-#[command(
-    name = "lab",
-    about = "A laboratory for lbpersist in network namespaces of this machine"
-)]
+#[command(name = "lab", about = "A laboratory for lbpersist in network namespaces of this machine")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -80,18 +74,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Serve {
-            name,
-            address,
-            port,
-        } => {
+        Command::Serve { name, address, port } => {
             server::serve_forever(
                 &name,
-                &Listen {
-                    addresses: address,
-                    tcp: port,
-                    udp: Vec::new(),
-                },
+                &Listen { addresses: address, tcp: port, udp: Vec::new() },
             )?;
         }
         Command::Up { name } => {
@@ -106,23 +92,13 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Demo { keep, name } => {
             check_root()?;
-            return demo::run(
-                &name,
-                if keep {
-                    demo::After::Keep
-                } else {
-                    demo::After::Remove
-                },
-            );
+            return demo::run(&name, if keep { demo::After::Keep } else { demo::After::Remove });
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn check_root() -> Result<()> {
-    ensure!(
-        sys::is_root(),
-        "network namespaces and XDP need root: run this with sudo"
-    );
+    ensure!(sys::is_root(), "network namespaces and XDP need root: run this with sudo");
     Ok(())
 }

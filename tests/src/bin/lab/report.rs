@@ -30,12 +30,7 @@ impl From<bool> for Seen {
 impl Report {
     pub(crate) fn new() -> Self {
         let coloured = std::io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none();
-        Self {
-            coloured,
-            steps: 0,
-            claims: 0,
-            unseen: Vec::new(),
-        }
+        Self { coloured, steps: 0, claims: 0, unseen: Vec::new() }
     }
 
     /// Begins a step.
@@ -75,14 +70,8 @@ impl Report {
     /// Shows a table whose columns are as wide as they have to be.
     pub(crate) fn table(&self, heads: &[&str], rows: &[Vec<String>]) {
         let width = |column: usize| {
-            let cells = rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(String::len);
-            cells
-                .chain(heads.get(column).map(|head| head.len()))
-                .max()
-                .unwrap_or(0)
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(String::len);
+            cells.chain(heads.get(column).map(|head| head.len())).max().unwrap_or(0)
         };
         let line = |cells: Vec<&str>| {
             let padded = cells
@@ -101,10 +90,7 @@ impl Report {
     pub(crate) fn conclude(&self) -> Seen {
         let Self { claims, unseen, .. } = self;
         if unseen.is_empty() {
-            println!(
-                "\n{}",
-                self.paint(GREEN, format!("All {claims} claims were seen."))
-            );
+            println!("\n{}", self.paint(GREEN, format!("All {claims} claims were seen.")));
             return Seen::Yes;
         }
         let summary = format!("{} of {claims} claims were not seen:", unseen.len());
@@ -116,10 +102,6 @@ impl Report {
     }
 
     fn paint(&self, colour: &str, text: impl Display) -> String {
-        if self.coloured {
-            format!("{colour}{text}\x1b[0m")
-        } else {
-            text.to_string()
-        }
+        if self.coloured { format!("{colour}{text}\x1b[0m") } else { text.to_string() }
     }
 }

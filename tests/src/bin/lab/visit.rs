@@ -20,20 +20,12 @@ pub(crate) struct Visitor<'a> {
 impl<'a> Visitor<'a> {
     /// Lets an address of a client connect [`CONNECTIONS`] times.
     pub(crate) fn connect(laboratory: &Laboratory, client: &'a Client, address: IpAddr) -> Self {
-        let family = if address.is_ipv4() {
-            Family::V4
-        } else {
-            Family::V6
-        };
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
         // A connection that fails is missing from the list, which every claim counts.
         let met = (0..CONNECTIONS)
             .filter_map(|_| laboratory.curl(client, address, family).ok())
             .collect();
-        Self {
-            client,
-            address,
-            met,
-        }
+        Self { client, address, met }
     }
 
     /// Whether every connection was answered.
