@@ -106,9 +106,10 @@ fn rebind(place: *mut Entry, entry: Entry) {
     old.idle_since_ns = entry.idle_since_ns;
     old.open = entry.open;
     old.changes = old.changes.wrapping_add(1);
+    let word: u64 = bytemuck::cast(entry.binding);
     // SAFETY: as above. Server and generation are one aligned word, written at once, so a packet on another CPU sees the
     // old binding or the new one, never a mixture.
-    unsafe { (&raw mut (*place).binding).cast::<Binding>().write_volatile(entry.binding) };
+    unsafe { (&raw mut (*place).binding).cast().write_volatile(word) };
     count::event(if moved { Event::EntryMoved } else { Event::EntryCreated });
 }
 
