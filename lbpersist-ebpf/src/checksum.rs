@@ -1,4 +1,50 @@
-//! Incremental Internet checksums (RFC 1624, equation 3).
+//! Internet checksums: incremental (RFC 1624, equation 3) and whole (RFC 1071).
+
+use lbpersist_common::net::Address;
+
+use crate::load;
+
+/// A ones' complement sum of 16-bit words, in the machine's byte order, which such a sum does not mind (RFC 1071, section 2).
+#[derive(Clone, Copy)]
+pub(crate) struct Sum(u64);
+
+impl Sum {
+    /// Of nothing.
+    pub(crate) const ZERO: Self = Self(0);
+
+    /// With two bytes.
+    #[inline(always)]
+    pub(crate) fn and_u16(self, bytes: [u8; 2]) -> Self {
+        Self(self.0 + u64::from(u16::from_ne_bytes(bytes)))
+    }
+
+    /// With some times four bytes.
+    #[inline(always)]
+    pub(crate) fn and_words<const N: usize>(self, words: &[[u8; 4]; N]) -> Self {
+        let mut sum = self.0;
+        let mut index = 0;
+        while index < N {
+            sum += u64::from(load::u32(&words[index]));
+            index += 1;
+        }
+        Self(sum)
+    }
+
+    /// With an address of a pseudo header. The mapped form of IPv4 may stand for the four octets: what it has more is 16
+    /// ones, which is another zero.
+    #[inline(always)]
+    pub(crate) fn and_address(self, address: &Address) -> Self {
+        let [high, low] = address.words();
+        let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
+        Self(self.0 + halves(high) + halves(low))
+    }
+
+    /// The checksum of all that.
+    #[inline(always)]
+    pub(crate) fn checksum(self) -> [u8; 2] {
+        (!fold(self.0)).to_ne_bytes()
+    }
+}
 
 /// What has changed below a checksum: the ones' complement sum of what was and what is.
 #[derive(Clone, Copy)]
@@ -37,11 +83,15 @@ impl Change {
     /// The checksum after the change.
     #[inline(always)]
     pub(crate) fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
-        let sum = u64::from(!u16::from_ne_bytes(checksum)) + self.0;
-        // The sum is below 2^36: three folds leave 16 bits.
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        (!(sum as u16)).to_ne_bytes()
+        (!fold(u64::from(!u16::from_ne_bytes(checksum)) + self.0)).to_ne_bytes()
     }
+}
+
+/// The 16 bits of a sum below 2^48.
+#[inline(always)]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
 }

@@ -39,6 +39,8 @@ unsafe impl Header for Ipv6Hdr {}
 unsafe impl Header for UdpHdr {}
 // SAFETY: as above.
 unsafe impl Header for Segment {}
+// SAFETY: bytes.
+unsafe impl<const N: usize> Header for [[u8; 4]; N] {}
 // SAFETY: `Request` is `Pod`; its alignment is lowered to 1 by the wrapper.
 unsafe impl Header for Unaligned<Request> {}
 

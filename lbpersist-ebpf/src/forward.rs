@@ -16,7 +16,7 @@ use crate::{
     clock, count,
     maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
     parse::{Flow, Packet},
-    rewrite, select,
+    reject, rewrite, select,
     verdict::Verdict,
 };
 
@@ -31,6 +31,7 @@ struct Hop<'map> {
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
     let (verdict, reason) = match carry(context) {
         Ok((verdict, reason)) => (verdict, reason),
+        Err(Reason::ServerDown) => (reject::client(context), Reason::ServerDown),
         Err(reason) => (Verdict::of(reason), reason),
     };
     count::verdict(reason);

@@ -24,6 +24,7 @@ mod maintain;
 mod maps;
 mod parse;
 mod persistence;
+mod reject;
 mod rewrite;
 mod select;
 mod udp;

@@ -88,6 +88,22 @@ impl<'packet> Packet<'packet> {
         }
     }
 
+    /// Bytes of a TCP segment's data.
+    #[inline(always)]
+    pub(crate) fn tcp_data_length(&self) -> u32 {
+        let payload = match &self.network {
+            Network::V4(header) => u32::from(u16::from_be_bytes(header.tot_len))
+                .wrapping_sub(u32::from(header.vihl & 0x0f) * 4),
+            Network::V6(header) => u32::from(u16::from_be_bytes(header.payload_len)),
+        };
+        match &self.transport {
+            Transport::Tcp(segment) => {
+                payload.wrapping_sub(u32::from(segment.data_offset >> 4) * 4)
+            }
+            Transport::Udp(_) => 0,
+        }
+    }
+
     #[inline(always)]
     fn ipv4(
         ethernet: &'packet mut EthHdr,

@@ -109,7 +109,7 @@ fn rebind(place: *mut Entry, entry: Entry) {
     let word: u64 = bytemuck::cast(entry.binding);
     // SAFETY: as above. Server and generation are one aligned word, written at once, so a packet on another CPU sees the
     // old binding or the new one, never a mixture.
-    unsafe { (&raw mut (*place).binding).cast().write_volatile(word) };
+    unsafe { (&raw mut (*place).binding).cast::<u64>().write_volatile(word) };
     count::event(if moved { Event::EntryMoved } else { Event::EntryCreated });
 }
 

@@ -29,6 +29,16 @@ impl Verdict {
         }
     }
 
+    /// The verdict of an action, if it is one of ours.
+    #[inline(always)]
+    pub(crate) fn from_action(action: u32) -> Self {
+        match action {
+            xdp_action::XDP_TX => Self::Transmit,
+            xdp_action::XDP_PASS => Self::Pass,
+            _ => Self::Drop,
+        }
+    }
+
     /// The verdict on a packet that is not carried any further, for `reason`.
     #[inline(always)]
     pub(crate) fn of(reason: Reason) -> Self {

@@ -4,7 +4,6 @@
 
 use std::{
     fs::{self, File},
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -131,17 +130,27 @@ impl Namespace {
             (Offload::GenericReceive, Switch::On),
         ];
         self.run(|| {
-            wanted.into_iter().try_for_each(|(offload, switch)| {
+            for (offload, switch) in wanted {
                 sys::set_offload(interface, offload, switch)
-                    .with_context(|| format!("{offload:?} {switch:?} for {interface}"))
-            })
+                    .with_context(|| format!("{offload:?} {switch:?} for {interface}"))?;
+            }
+            sys::pass_everything(interface)
+                .with_context(|| format!("an XDP program for {interface} in {}", self.name()))
         })
     }
 
-    /// Makes an interface an end that XDP_TX can send to, for as long as the result is kept.
-    pub fn pass_everything(&self, interface: &str) -> Result<OwnedFd> {
-        self.run(|| sys::pass_everything(interface))
-            .with_context(|| format!("XDP program for {interface} in {}", self.name()))
+    /// Whether no IPv6 address is tentative any more.
+    pub fn has_usable_addresses(&self) -> bool {
+        const TENTATIVE: u32 = 0x40;
+        // The lines of if_inet6: address, index, prefix length, scope, flags (hexadecimal), name.
+        let addresses = self.run(|| fs::read_to_string("/proc/thread-self/net/if_inet6"));
+        addresses.is_ok_and(|addresses| {
+            addresses.lines().all(|line| {
+                let flags = line.split_whitespace().nth(4);
+                let flags = flags.and_then(|flags| u32::from_str_radix(flags, 16).ok());
+                flags.is_some_and(|flags| flags & TENTATIVE == 0)
+            })
+        })
     }
 
     fn prepare(&self) -> Result<()> {

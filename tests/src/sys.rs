@@ -7,7 +7,7 @@
 use std::{
     ffi::CString,
     fs::File,
-    io,
+    io::{self, Read as _, Write as _},
     net::UdpSocket,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
@@ -96,11 +96,12 @@ pub(crate) fn set_offload(interface: &str, offload: Offload, switch: Switch) -> 
     ioctl(socket.as_raw_fd(), &mut request)
 }
 
-/// Puts an XDP program that passes every packet on an interface of the calling thread's namespace, until the link is dropped.
+/// Puts an XDP program that passes every packet on an interface of the calling thread's namespace, for as long as there is the
+/// interface.
 ///
 /// veth tells its other end of packets sent by XDP_TX only if that end has a program (`veth_xdp_flush` in drivers/net/veth.c);
 /// receive offload is enough for XDP_REDIRECT, but not for this.
-pub(crate) fn pass_everything(interface: &str) -> io::Result<OwnedFd> {
+pub(crate) fn pass_everything(interface: &str) -> io::Result<()> {
     #[repr(C)]
     #[derive(Default)]
     struct Program {
@@ -110,20 +111,8 @@ pub(crate) fn pass_everything(interface: &str) -> io::Result<OwnedFd> {
         license: u64,
         rest: [u64; 15],
     }
-    #[repr(C)]
-    #[derive(Default)]
-    struct Link {
-        program: u32,
-        interface: u32,
-        attach_type: u32,
-        flags: u32,
-        rest: [u64; 16],
-    }
     const PROGRAM_LOAD: libc::c_int = 5;
-    const LINK_CREATE: libc::c_int = 28;
     const KIND_XDP: u32 = 6;
-    const ATTACH_XDP: u32 = 37;
-    const NATIVE: u32 = 1 << 2;
     // w0 = XDP_PASS; exit
     let instructions: [u64; 2] = [0x0000_0002_0000_00b4, 0x95];
     let mut program = Program {
@@ -134,14 +123,49 @@ pub(crate) fn pass_everything(interface: &str) -> io::Result<OwnedFd> {
         ..Program::default()
     };
     let program = bpf(PROGRAM_LOAD, &mut program)?;
-    let mut link = Link {
-        program: program.as_raw_fd().cast_unsigned(),
-        interface: interface_index(interface)?,
-        attach_type: ATTACH_XDP,
-        flags: NATIVE,
-        ..Link::default()
-    };
-    bpf(LINK_CREATE, &mut link)
+    attach_native(interface_index(interface)?, &program)
+}
+
+/// Attaches by netlink: a link would end with its descriptor.
+fn attach_native(interface: i32, program: &OwnedFd) -> io::Result<()> {
+    const SET_LINK: u16 = 19;
+    const REQUEST_AND_ACK: u16 = 1 | 4;
+    const XDP_NESTED: u16 = 43 | 1 << 15;
+    const XDP_FD: u16 = 1;
+    const XDP_FLAGS: u16 = 3;
+    const NATIVE: u32 = 1 << 2;
+
+    let mut message = Vec::new();
+    // nlmsghdr: length, type, flags, sequence, port.
+    message.extend(52_u32.to_ne_bytes());
+    message.extend(SET_LINK.to_ne_bytes());
+    message.extend(REQUEST_AND_ACK.to_ne_bytes());
+    message.extend([0; 8]);
+    // ifinfomsg: family and type, index, flags, change.
+    message.extend([0; 4]);
+    message.extend(interface.to_ne_bytes());
+    message.extend([0; 8]);
+    // Attributes: length, type, value.
+    message.extend([20_u16, XDP_NESTED, 8, XDP_FD].map(u16::to_ne_bytes).concat());
+    message.extend(program.as_raw_fd().to_ne_bytes());
+    message.extend([8_u16, XDP_FLAGS].map(u16::to_ne_bytes).concat());
+    message.extend(NATIVE.to_ne_bytes());
+
+    // SAFETY: three numbers; the descriptor that comes back is ours alone.
+    let socket = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE) };
+    check(socket)?;
+    // SAFETY: made just now.
+    let socket = File::from(unsafe { OwnedFd::from_raw_fd(socket) });
+    (&socket).write_all(&message)?;
+    // nlmsghdr, and in an answer that only acknowledges the negated error.
+    let mut answer = [0; 256];
+    let length = (&socket).read(&mut answer)?;
+    let error = answer[..length].get(16..20).and_then(|bytes| bytes.try_into().ok());
+    match error.map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(error) => Err(io::Error::from_raw_os_error(-error)),
+        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+    }
 }
 
 /// A command of bpf(2) that returns a descriptor. `T` is laid out as the command's part of `union bpf_attr`.
@@ -155,12 +179,12 @@ fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn interface_index(name: &str) -> io::Result<u32> {
+fn interface_index(name: &str) -> io::Result<i32> {
     let name = CString::new(name)?;
     // SAFETY: reads a string that ends with a zero.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()),
-        index => Ok(index),
+        index => i32::try_from(index).map_err(io::Error::other),
     }
 }
 

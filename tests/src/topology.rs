@@ -13,7 +13,6 @@ use std::{
     fmt::Write as _,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
 };
 
 use anyhow::Result;
@@ -24,6 +23,7 @@ use crate::{
     client::{self, Answer, Held, Transport},
     namespace::Namespace,
     server::{Listen, Server},
+    wait,
 };
 
 /// How the balancer is connected.
@@ -50,8 +50,6 @@ pub struct Topology {
     pub servers: Vec<Host>,
     /// The bridge of a one-arm wiring.
     pub bridge: Option<Namespace>,
-    // The program on the bridge's end of the balancer's veth.
-    far_end: Option<OwnedFd>,
 }
 
 /// Names namespaces by their roles.
@@ -77,7 +75,6 @@ impl Topology {
             clients: Vec::new(),
             servers: Vec::new(),
             bridge: None,
-            far_end: None,
         };
         if wiring != Wiring::Routed {
             let bridge = naming("bridge")?;
@@ -101,7 +98,19 @@ impl Topology {
             host.namespace.ip(&host_lines(&host.subnet()))?;
             topology.servers.push(host);
         }
+        topology.settle();
         Ok(topology)
+    }
+
+    /// Waits until every address can be used: even without duplicate address detection an IPv6 address is tentative until the
+    /// kernel has noticed that its link is up.
+    fn settle(&self) {
+        let clients = self.clients.iter().map(|client| &client.namespace);
+        let servers = self.servers.iter().map(|host| &host.namespace);
+        for namespace in clients.chain(servers).chain([&self.balancer]) {
+            let what = format!("all addresses of {} usable", namespace.name());
+            wait::until_true(&what, || namespace.has_usable_addresses());
+        }
     }
 
     /// Starts a server with `listen`'s ports on every host, named `s1` and so on.
@@ -150,13 +159,11 @@ impl Topology {
         ))?;
         bridge.ip("link set balancer master br0\nlink set balancer up")?;
         bridge.host_offloads("balancer")?;
-        let far_end = bridge.pass_everything("balancer")?;
         if wiring == Wiring::OneArmGeneric {
             self.balancer.ip(
                 "link add link wire name uplink type macvlan mode bridge\nlink set uplink up",
             )?;
         }
-        self.far_end = Some(far_end);
         self.interfaces.push("uplink".to_owned());
         Ok(())
     }

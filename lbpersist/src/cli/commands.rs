@@ -174,6 +174,9 @@ fn detach_all(pins: &PinDirectory) -> Result<(), Failure> {
         )));
     }
     let attached = attach::interfaces(pins)?;
+    for interface in &attached {
+        attach::detach(pins, interface)?;
+    }
     if !object::remove_all(pins)? {
         return missing();
     }

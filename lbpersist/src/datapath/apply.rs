@@ -1,6 +1,6 @@
 //! The interpreter of plans, and the taking over of maps that are pinned already.
 
-use std::os::fd::AsFd;
+use std::{collections::BTreeMap, os::fd::AsFd};
 
 use aya::maps::{MapData, MapError, lpm_trie::Key};
 use lbpersist_common::{
@@ -83,8 +83,16 @@ impl DataPath {
             return Ok(0);
         }
         self.save_next_id()?;
+        // Rings take a while to compute. That is done first, so that the steps follow each other closely.
+        let mut rings: BTreeMap<u32, Vec<u16>> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::SetPool(number, _) => Some((*number, desired.slots(*number, self.ring_size))),
+                _ => None,
+            })
+            .collect();
         for step in &steps {
-            self.step(step, &desired)?;
+            self.step(step, &mut rings)?;
             note(&mut self.actual, step);
         }
         self.actual = desired;
@@ -105,7 +113,7 @@ impl DataPath {
         self.maps.pools.get(&pool, 0).map(|pool| pool.side).map_err(|e| Error::map("pools", e))
     }
 
-    fn step(&mut self, step: &Step, desired: &Desired) -> Result<(), Error> {
+    fn step(&mut self, step: &Step, rings: &mut BTreeMap<u32, Vec<u16>>) -> Result<(), Error> {
         let maps = &mut self.maps;
         match step {
             Step::SetName(key, name) => failing("names", maps.names.insert(key, name, 0)),
@@ -122,7 +130,10 @@ impl DataPath {
             Step::SetServer(number, server) => {
                 failing("servers", maps.servers.set(*number, server, 0))
             }
-            Step::SetPool(number, pool) => self.set_pool(*number, pool, desired),
+            Step::SetPool(number, pool) => {
+                let slots = rings.remove(number).unwrap_or_default();
+                self.set_pool(*number, pool, &slots)
+            }
             Step::SetReverse(key, reverse) => {
                 failing("reverse", maps.reverse.insert(key, reverse, 0))
             }
@@ -141,19 +152,18 @@ impl DataPath {
         }
     }
 
-    fn set_pool(&mut self, number: u32, pool: &Pool, desired: &Desired) -> Result<(), Error> {
+    fn set_pool(&mut self, number: u32, pool: &Pool, slots: &[u16]) -> Result<(), Error> {
         let ring = match self.ring(number)? {
             Some(ring) => ring,
             None => self.create_ring(number)?,
         };
-        let numbers = desired.slots(number, self.ring_size);
         let mut side = self.side(number)?;
-        if !ring.holds(&numbers, side) {
+        if !ring.holds(slots, side) {
             if self.published {
                 sys::wait_for_running_programs().map_err(|error| Error::map("rings", error))?;
                 self.published = false;
             }
-            ring.prepare(&numbers, 1 - side);
+            ring.prepare(slots, 1 - side);
             side = 1 - side;
         }
         // This one store publishes the ring: the value differs from the one before in `side` and settings only.

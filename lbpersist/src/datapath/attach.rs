@@ -13,6 +13,7 @@ use super::{
     Error,
     maps::PinDirectory,
     object::{self, PROGRAM},
+    sys,
 };
 use crate::network::View;
 
@@ -72,6 +73,10 @@ pub fn detach(pins: &PinDirectory, interface: &str) -> Result<(), Error> {
     let path = pins.links().join(interface);
     if !path.exists() {
         return Err(Error::NotAttached(interface.to_owned()));
+    }
+    // A link whose interface has gone cannot be detached, and need not be.
+    if let Err(error) = sys::detach_link(&path) {
+        tracing::debug!(interface, %error, "cannot detach");
     }
     object::remove_file(&path)
 }

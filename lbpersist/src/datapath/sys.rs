@@ -2,9 +2,14 @@
 #![expect(unsafe_code, reason = "bpf(2), mmap(2) and membarrier(2) take addresses")]
 
 use std::{
+    ffi::CString,
     io,
     mem::{self, MaybeUninit},
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
     ptr::{self, NonNull},
 };
 
@@ -111,6 +116,17 @@ pub(super) fn delete_place(map: BorrowedFd<'_>, place: u32) -> io::Result<()> {
     element.map_fd = raw(map);
     element.key = ptr::from_ref(&place) as u64;
     bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
+}
+
+/// Takes the program of a pinned link off its interface. Removing the pin does that as well, but some time later.
+pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attributes = zeroed_attributes();
+    attributes.__bindgen_anon_4.pathname = path.as_ptr() as u64;
+    let link = owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes)?)?;
+    let mut attributes = zeroed_attributes();
+    attributes.link_detach.link_fd = raw_owned(&link);
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
 /// Waits until every program that runs now has ended: on return none still sees what was replaced before.
