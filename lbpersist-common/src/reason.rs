@@ -30,11 +30,13 @@ pub enum Reason {
     HopLimit = 11,
     /// A protocol other than TCP and UDP to the address of a service: passed to the stack.
     OtherProtocol = 12,
+    /// Too big for the tunnel to its server: answered with the size that fits.
+    TooBig = 13,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -48,6 +50,7 @@ impl Reason {
         Self::NoRoute,
         Self::HopLimit,
         Self::OtherProtocol,
+        Self::TooBig,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -69,6 +72,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::HopLimit => "hop_limit",
             Self::OtherProtocol => "other_protocol",
+            Self::TooBig => "too_big",
         }
     }
 
@@ -90,6 +94,7 @@ impl Reason {
             }
             Self::HopLimit => "dropped: time to live or hop limit used up",
             Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
+            Self::TooBig => "answered: too big for the tunnel to the server",
         }
     }
 }

@@ -14,8 +14,6 @@ pub struct Server {
     pub generation: u32,
     /// The pool's number.
     pub pool: u32,
-    /// Its share of new clients, relative to the pool's others.
-    pub weight: u32,
     /// The interface its packets leave by; 0 while the next hop is not known.
     pub interface: u32,
     /// From that interface to the next hop.
@@ -26,9 +24,15 @@ pub struct Server {
     pub state: u8,
     /// Zero.
     pub reserved: u8,
+    /// Its share of new clients, relative to the pool's others.
+    pub weight: u16,
+    /// The largest IP packet that its interface carries, in bytes.
+    pub mtu: u16,
+    /// Where the outer packets of its tunnel come from; `::` without a tunnel.
+    pub tunnel_source: Address,
 }
 
-const _: () = assert!(size_of::<Server>() == 48);
+const _: () = assert!(size_of::<Server>() == 64, "one cache line");
 
 /// What a server may be used for.
 pub mod state {

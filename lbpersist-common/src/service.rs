@@ -60,11 +60,21 @@ pub struct Pool {
     pub ipv6_mask: Address,
     /// Names the pool in entry scopes; never used again for another one.
     pub id: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How packets reach the servers: a [`forwarding`] number.
+    pub forwarding: u32,
 }
 
 const _: () = assert!(size_of::<Pool>() == 72);
+
+/// How packets reach servers.
+pub mod forwarding {
+    /// Address and port are rewritten, and back again in answers.
+    pub const NAT: u32 = 0;
+    /// Only the frame is addressed anew; servers answer clients themselves.
+    pub const DIRECT: u32 = 2;
+    /// The packet travels inside another one; servers answer clients themselves.
+    pub const TUNNEL: u32 = 3;
+}
 
 /// Flags of a [`Pool`].
 pub mod pool_flag {

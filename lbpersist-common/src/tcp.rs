@@ -42,6 +42,13 @@ pub enum State {
 }
 
 impl State {
+    /// The state after a segment with `flags` from the client, where the server's segments are not seen: the client's word is
+    /// enough.
+    #[inline(always)]
+    pub const fn after_client_alone(self, flags: u8) -> Self {
+        if flags & (flag::FIN | flag::RST) != 0 { Self::Closed } else { self }
+    }
+
     /// The state of a number from the map; what is no state counts as closed.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
@@ -95,6 +102,13 @@ mod tests {
             assert_eq!(Closed.after(side, flag::FIN), Closed);
             assert_eq!(Closed.after(side, flag::ACK), Closed);
         }
+    }
+
+    #[test]
+    fn where_only_the_client_is_seen_its_goodbye_closes() {
+        assert_eq!(Established.after_client_alone(flag::ACK), Established);
+        assert_eq!(Established.after_client_alone(flag::FIN | flag::ACK), Closed);
+        assert_eq!(Established.after_client_alone(flag::RST), Closed);
     }
 
     #[test]

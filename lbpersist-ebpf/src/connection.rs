@@ -30,7 +30,7 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
         return open(visit, now);
     }
     if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
-        let binding = note(place, &visit.entry, Side::Client, flags, now);
+        let binding = note(place, &visit.entry, visit.seen(), flags, now);
         if let Some(decision) = follow(visit, binding) {
             return decision;
         }
@@ -58,7 +58,7 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
 #[inline(always)]
 pub(crate) fn note_answer(key: &ConnectionKey, entry: &EntryKey, flags: u8) {
     if let Some(place) = CONNECTIONS.get_ptr_mut(key) {
-        let _ = note(place, entry, Side::Server, flags, clock::now_ns());
+        let _ = note(place, entry, Seen::Server, flags, clock::now_ns());
     } else if flags & flag::RST != 0 {
         let _ = HANDSHAKES.remove(key);
     }
@@ -116,7 +116,7 @@ fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
         if visit.is_persistent() { persistence::open(visit, binding, now) } else { 0 };
     let connection = Connection {
         binding,
-        state: State::Established.after(Side::Client, flags) as u32,
+        state: visit.seen().after(State::Established, flags) as u32,
         suspect: 0,
         last_seen_ns: now,
         entry_created_ns,
@@ -124,6 +124,10 @@ fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
     // The map refuses a key that is there: of two CPUs that see the same client's answer, one opens the connection.
     if CONNECTIONS.insert(&visit.connection, &connection, BPF_NOEXIST.into()).is_ok() {
         count::event(Event::ConnectionOpened);
+        if connection.state == State::Closed as u32 {
+            count::event(Event::ConnectionClosed);
+            persistence::close(&visit.entry, entry_created_ns, now);
+        }
     } else {
         count::event(Event::TableRefused);
         persistence::close(&visit.entry, entry_created_ns, now);
@@ -133,13 +137,13 @@ fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
 
 /// Notes a segment of a known connection and returns its server.
 #[inline(always)]
-fn note(place: *mut Connection, entry: &EntryKey, side: Side, flags: u8, now: u64) -> Binding {
+fn note(place: *mut Connection, entry: &EntryKey, seen: Seen, flags: u8, now: u64) -> Binding {
     // SAFETY: `place` came from a lookup in this run. An LRU value may be given to another key meanwhile; then these
     // writes make that connection look fresher or closed to the sweep, which the next packet or sweep puts right.
     let connection = unsafe { &mut *place };
     let binding = connection.binding;
     let before = State::from_number(connection.state);
-    let after = before.after(side, flags);
+    let after = seen.after(before, flags);
     if after as u32 != connection.state {
         connection.state = after as u32;
         connection.last_seen_ns = now;
@@ -152,6 +156,28 @@ fn note(place: *mut Connection, entry: &EntryKey, side: Side, flags: u8, now: u6
         connection.suspect = 0;
     }
     binding
+}
+
+/// Whose segment it is, and whether those of the other side are seen too.
+#[derive(Clone, Copy)]
+pub(crate) enum Seen {
+    /// The client's, and the server's come this way as well.
+    Client,
+    /// The client's, and the server answers it by another way.
+    ClientAlone,
+    /// The server's.
+    Server,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn after(self, state: State, flags: u8) -> State {
+        match self {
+            Self::Client => state.after(Side::Client, flags),
+            Self::ClientAlone => state.after_client_alone(flags),
+            Self::Server => state.after(Side::Server, flags),
+        }
+    }
 }
 
 /// Where a bound client's packet goes; `None` when it must be chosen anew.

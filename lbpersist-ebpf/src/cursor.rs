@@ -41,6 +41,8 @@ unsafe impl Header for UdpHdr {}
 unsafe impl Header for Segment {}
 // SAFETY: bytes.
 unsafe impl<const N: usize> Header for [[u8; 4]; N] {}
+// SAFETY: bytes.
+unsafe impl Header for [u8; 16] {}
 // SAFETY: `Request` is `Pod`; its alignment is lowered to 1 by the wrapper.
 unsafe impl Header for Unaligned<Request> {}
 

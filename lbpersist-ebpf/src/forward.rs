@@ -9,14 +9,14 @@ use lbpersist_common::{
     net::{Address, FrameAddresses},
     reason::Reason,
     route::{NeighbourKey, Route, kind},
-    service::{Reverse, Service},
+    service::{Reverse, Service, forwarding},
 };
 
 use crate::{
-    clock, count,
+    answer, clock, count, encapsulate,
     maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
     parse::{Flow, Packet},
-    reject, rewrite, select,
+    rewrite, select,
     verdict::Verdict,
 };
 
@@ -31,7 +31,7 @@ struct Hop<'map> {
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
     let (verdict, reason) = match carry(context) {
         Ok((verdict, reason)) => (verdict, reason),
-        Err(Reason::ServerDown) => (reject::client(context), Reason::ServerDown),
+        Err(Reason::ServerDown) => (answer::refuse(context), Reason::ServerDown),
         Err(reason) => (Verdict::of(reason), reason),
     };
     count::verdict(reason);
@@ -43,7 +43,7 @@ fn carry(context: &XdpContext) -> Result<(Verdict, Reason), Reason> {
     let mut packet = Packet::parse(context)?;
     let flow = packet.flow();
     if let Some(service) = select::service(&flow) {
-        return to_server(context, &mut packet, &flow, service).map(|to| (to, Reason::Forwarded));
+        return to_server(context, &mut packet, &flow, service);
     }
     if let Some(reverse) = select::reverse(&flow) {
         return to_client(context, &mut packet, &flow, reverse).map(|to| (to, Reason::Returned));
@@ -57,15 +57,19 @@ fn to_server(
     packet: &mut Packet<'_>,
     flow: &Flow,
     service: &Service,
-) -> Result<Verdict, Reason> {
-    let number = select::server(flow, service)?;
+) -> Result<(Verdict, Reason), Reason> {
+    let pool = select::pool(service)?;
+    let number = select::server(flow, service, pool)?;
     let server = SERVERS.get(number).ok_or(Reason::NoServer)?;
     if server.interface == 0 {
         return Err(Reason::NoNextHop);
     }
+    if pool.forwarding == forwarding::TUNNEL
+        && let Some(fits) = encapsulate::too_narrow(packet, server)
+    {
+        return Ok((answer::too_big(context, fits), Reason::TooBig));
+    }
     rewrite::hop(packet)?;
-    let port = if server.port == 0 { flow.to.port } else { server.port };
-    rewrite::destination(packet, flow, &server.address, port);
     let length = packet.length;
     count::service(service.index, |counters| {
         counters.packets += 1;
@@ -75,7 +79,18 @@ fn to_server(
         counters.packets += 1;
         counters.bytes += length;
     });
-    Ok(send(context, packet, &Hop { interface: server.interface, frame: &server.frame }))
+    match pool.forwarding {
+        forwarding::TUNNEL => {
+            encapsulate::tunnel(context, packet, server).ok_or(Reason::NoNextHop)?;
+        }
+        forwarding::DIRECT => rewrite::frame(packet, &server.frame),
+        _ => {
+            let port = if server.port == 0 { flow.to.port } else { server.port };
+            rewrite::destination(packet, flow, &server.address, port);
+            rewrite::frame(packet, &server.frame);
+        }
+    }
+    Ok((send(context, server.interface), Reason::Forwarded))
 }
 
 #[inline(always)]
@@ -94,7 +109,8 @@ fn to_client(
         counters.answer_packets += 1;
         counters.answer_bytes += length;
     });
-    Ok(send(context, packet, &hop))
+    rewrite::frame(packet, hop.frame);
+    Ok(send(context, hop.interface))
 }
 
 /// The next hop on the way to a client.
@@ -121,12 +137,11 @@ fn neighbour(client: &Address, route: &Route) -> Result<Hop<'static>, Reason> {
 }
 
 #[inline(always)]
-fn send(context: &XdpContext, packet: &mut Packet<'_>, hop: &Hop<'_>) -> Verdict {
-    rewrite::frame(packet, hop.frame);
-    if context.ingress_ifindex() == hop.interface as usize {
+fn send(context: &XdpContext, interface: u32) -> Verdict {
+    if context.ingress_ifindex() == interface as usize {
         return Verdict::Transmit;
     }
     // SAFETY: the helper takes two numbers and notes where the frame is to go.
-    let action = unsafe { bpf_redirect(hop.interface, 0) };
+    let action = unsafe { bpf_redirect(interface, 0) };
     if action == xdp_action::XDP_REDIRECT.into() { Verdict::Redirect } else { Verdict::Drop }
 }

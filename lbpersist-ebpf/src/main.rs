@@ -1,7 +1,7 @@
 //! The XDP programs of lbpersist: entry points only.
 //!
 //! `lbpersist` is attached to interfaces and carries packets between clients and servers. `maintain` is never attached:
-//! the daemon runs it to change tables in place.
+//! the daemon runs it to change tables in place. `decapsulate` is attached on servers that are reached through a tunnel.
 #![no_std]
 #![no_main]
 // Inline assembly for BPF; what builds this crate is a nightly compiler or one that acts as such.
@@ -11,6 +11,7 @@
     reason = "a key given by value is copied once more, and a BPF frame has 512 bytes"
 )]
 
+mod answer;
 mod atomic;
 mod checksum;
 mod choice;
@@ -18,13 +19,15 @@ mod clock;
 mod connection;
 mod count;
 mod cursor;
+mod decapsulate;
+mod encapsulate;
 mod forward;
 mod load;
 mod maintain;
 mod maps;
 mod parse;
 mod persistence;
-mod reject;
+mod resize;
 mod rewrite;
 mod select;
 mod udp;
@@ -42,6 +45,12 @@ pub(crate) fn lbpersist(context: XdpContext) -> u32 {
 #[xdp]
 pub(crate) fn maintain(context: XdpContext) -> u32 {
     maintain::requests(&context).action()
+}
+
+/// Unpacks what comes through a tunnel, on a server.
+#[xdp]
+pub(crate) fn decapsulate(context: XdpContext) -> u32 {
+    decapsulate::packet(&context).action()
 }
 
 #[panic_handler]

@@ -19,6 +19,7 @@ use lbpersist_common::{
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
     service::{Pool, Reverse, ReverseKey, Service, ServiceKey},
+    tunnel::Outcome,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -81,6 +82,14 @@ pub(crate) static NEIGHBOURS: HashMap<NeighbourKey, Neighbour, 65_536, ON_DEMAND
 /// them here.
 #[btf_map(name = "wanted")]
 pub(crate) static WANTED: LruHashMap<NeighbourKey, u64, 4_096> = LruHashMap::new();
+
+/// Who may send through a tunnel to this machine. Written by `lbpersist decapsulate`; read per packet of a tunnel.
+#[btf_map(name = "peers")]
+pub(crate) static PEERS: LpmTrie<Address, u32, 1_024> = LpmTrie::new();
+
+/// Packets at the far end of tunnels, by [`Outcome`]. Written per packet.
+#[btf_map(name = "unpacked")]
+pub(crate) static UNPACKED: PerCpuArray<u64, { Outcome::CAPACITY as usize }> = PerCpuArray::new();
 
 /// Packets by [`Reason`]. Written per packet; read by the CLI.
 #[btf_map(name = "verdicts")]

@@ -91,11 +91,10 @@ impl<'packet> Packet<'packet> {
     /// Bytes of a TCP segment's data.
     #[inline(always)]
     pub(crate) fn tcp_data_length(&self) -> u32 {
-        let payload = match &self.network {
-            Network::V4(header) => u32::from(u16::from_be_bytes(header.tot_len))
-                .wrapping_sub(u32::from(header.vihl & 0x0f) * 4),
-            Network::V6(header) => u32::from(u16::from_be_bytes(header.payload_len)),
-        };
+        let payload = self.network.total_length().wrapping_sub(match &self.network {
+            Network::V4(header) => u32::from(header.vihl & 0x0f) * 4,
+            Network::V6(_) => Ipv6Hdr::LEN as u32,
+        });
         match &self.transport {
             Transport::Tcp(segment) => {
                 payload.wrapping_sub(u32::from(segment.data_offset >> 4) * 4)
@@ -176,6 +175,17 @@ impl Transport<'_> {
 }
 
 impl Network<'_> {
+    /// Bytes of the IP packet, as its header says: a frame may have padding behind it.
+    #[inline(always)]
+    pub(crate) fn total_length(&self) -> u32 {
+        match self {
+            Self::V4(header) => u16::from_be_bytes(header.tot_len).into(),
+            Self::V6(header) => {
+                u32::from(u16::from_be_bytes(header.payload_len)) + Ipv6Hdr::LEN as u32
+            }
+        }
+    }
+
     /// Source and destination.
     #[inline(always)]
     fn addresses(&self) -> (Address, Address) {
@@ -188,7 +198,7 @@ impl Network<'_> {
 
 /// The mapped form of an address in a packet.
 #[inline(always)]
-fn mapped(octets: &[u8; 4]) -> Address {
+pub(crate) fn mapped(octets: &[u8; 4]) -> Address {
     let [high, prefix] = Address::from_ipv4([0; 4]).words();
     let low = if cfg!(target_endian = "little") {
         prefix | u64::from(load::u32(octets)) << 32

@@ -12,14 +12,14 @@ use lbpersist_common::{
     reason::Reason,
     ring::{Slot, slot_of},
     server::{Binding, state},
-    service::{Pool, Reverse, Service, pool_flag, server_down},
+    service::{Pool, Reverse, Service, forwarding, pool_flag, server_down},
     tcp::flag,
 };
 
 use crate::{
     atomic,
     choice::Choice,
-    connection,
+    connection::{self, Seen},
     maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
     parse::Flow,
     udp,
@@ -51,6 +51,12 @@ pub(crate) enum Bound {
     Gone,
 }
 
+/// The pool behind a service.
+#[inline(always)]
+pub(crate) fn pool(service: &Service) -> Result<&'static Pool, Reason> {
+    POOLS.get(service.pool).ok_or(Reason::NoServer)
+}
+
 /// The service the packet is addressed to.
 #[inline(always)]
 pub(crate) fn service(flow: &Flow) -> Option<&'static Service> {
@@ -68,8 +74,7 @@ pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
 
 /// The number of the server that gets the packet.
 #[inline(always)]
-pub(crate) fn server(flow: &Flow, service: &Service) -> Result<u32, Reason> {
-    let pool = POOLS.get(service.pool).ok_or(Reason::NoServer)?;
+pub(crate) fn server(flow: &Flow, service: &Service, pool: &Pool) -> Result<u32, Reason> {
     let slot = slot(flow, service.pool, pool).ok_or(Reason::NoServer)?;
     let established = flow.to.protocol == u16::from(net::TCP) && flow.flags & flag::CONTROL == 0;
     if established && slot.marks() == 0 {
@@ -149,6 +154,12 @@ fn masked(client: &Address, pool: &Pool) -> Address {
 }
 
 impl Visit<'_> {
+    /// Who of client and server is seen by this balancer, for a segment of the client.
+    #[inline(always)]
+    pub(crate) fn seen(&self) -> Seen {
+        if self.pool.forwarding == forwarding::NAT { Seen::Client } else { Seen::ClientAlone }
+    }
+
     /// Whether clients of this pool have entries.
     #[inline(always)]
     pub(crate) fn is_persistent(&self) -> bool {

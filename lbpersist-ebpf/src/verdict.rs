@@ -47,7 +47,8 @@ impl Verdict {
             | Reason::ServerDown
             | Reason::NoNextHop
             | Reason::NoRoute
-            | Reason::HopLimit => Self::Drop,
+            | Reason::HopLimit
+            | Reason::TooBig => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::NotOurs

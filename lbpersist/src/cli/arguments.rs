@@ -88,6 +88,21 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Unpack, on a server, what comes through a tunnel
+    ///
+    /// For pools with `forwarding = "tunnel"`: takes the outer header off packets that come from the given addresses, and leaves the
+    /// rest to the stack. Run again, it replaces who is allowed. `lbpersist detach` ends it.
+    #[command(
+        after_help = "Example:\n  lbpersist decapsulate eth0 --from 10.2.0.1 --from 2001:db8:2::/64"
+    )]
+    Decapsulate {
+        /// Interfaces
+        #[arg(value_name = "IF", required = true)]
+        interfaces: Vec<String>,
+        /// Addresses that tunnels come from: the balancers' `tunnel_source_ipv4` and `tunnel_source_ipv6`; may be repeated
+        #[arg(long, value_name = "PREFIX", required = true, value_parser = parse_prefix)]
+        from: Vec<IpNet>,
+    },
     /// Show interfaces, services, pools, servers and counters
     Status,
     /// Look into the persistence entries, or flush them

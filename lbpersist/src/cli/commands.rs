@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Parser as _, error::ErrorKind};
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
@@ -18,7 +19,7 @@ use crate::{
     clock, config,
     daemon::{self, lock},
     datapath::{
-        DataPath, Error,
+        self, DataPath, Error,
         attach::{self, Attached},
         maps::PinDirectory,
         object,
@@ -68,6 +69,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Attach { interfaces } => attach_interfaces(&interfaces, &pins),
         Command::Detach { all: true, .. } => detach_all(&pins),
         Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
+        Command::Decapsulate { interfaces, from } => decapsulate(&interfaces, &from, &pins),
         Command::Status => status(&pins, output),
         Command::Persistence(Persistence::List(entries)) => list(entries, &pins, output),
         Command::Persistence(Persistence::Flush(entries)) => flush(entries, &pins, output),
@@ -133,6 +135,10 @@ fn attach_interfaces(interfaces: &[String], pins: &PinDirectory) -> Result<(), F
             result?
         }
     };
+    report_attached(interfaces, done)
+}
+
+fn report_attached(interfaces: &[String], done: Vec<Attached>) -> Result<(), Failure> {
     for (interface, done) in interfaces.iter().zip(done) {
         print(&match done {
             Attached::Native => format!("{interface}: attached, native\n"),
@@ -145,16 +151,25 @@ fn attach_interfaces(interfaces: &[String], pins: &PinDirectory) -> Result<(), F
     Ok(())
 }
 
+fn decapsulate(interfaces: &[String], from: &[IpNet], pins: &PinDirectory) -> Result<(), Failure> {
+    let view = network::read_once().map_err(|error| Failure::Work(error.to_string()))?;
+    let done = datapath::decapsulate::attach(pins, &view, interfaces, from)?;
+    report_attached(interfaces, done)
+}
+
 fn detach(interfaces: &[String], pins: &PinDirectory) -> Result<(), Failure> {
-    let attached = attach::interfaces(pins)?;
+    let ends = [pins.clone(), pins.decapsulation()];
+    let attached = [attach::interfaces(&ends[0])?, attach::interfaces(&ends[1])?];
     for interface in interfaces {
-        if !attached.contains(interface) {
+        if !attached.iter().any(|attached| attached.contains(interface)) {
             return Err(Error::NotAttached(interface.clone()).into());
         }
     }
-    for interface in interfaces {
-        attach::detach(pins, interface)?;
-        print(&format!("{interface}: detached\n"))?;
+    for (pins, attached) in ends.iter().zip(&attached) {
+        for interface in interfaces.iter().filter(|interface| attached.contains(interface)) {
+            attach::detach(pins, interface)?;
+            print(&format!("{interface}: detached\n"))?;
+        }
     }
     Ok(())
 }
@@ -173,9 +188,14 @@ fn detach_all(pins: &PinDirectory) -> Result<(), Failure> {
             pins.path().display()
         )));
     }
-    let attached = attach::interfaces(pins)?;
+    let mut attached = attach::interfaces(pins)?;
     for interface in &attached {
         attach::detach(pins, interface)?;
+    }
+    let far_end = pins.decapsulation();
+    for interface in attach::interfaces(&far_end)? {
+        attach::detach(&far_end, &interface)?;
+        attached.push(interface);
     }
     if !object::remove_all(pins)? {
         return missing();

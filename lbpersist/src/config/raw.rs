@@ -8,7 +8,9 @@ use super::{
     field::{At, Field},
     words::quoted,
 };
-use crate::model::{DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol};
+use crate::model::{
+    DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol, TunnelSources,
+};
 
 /// A configuration whose tables have been read one by one.
 pub(super) struct Raw {
@@ -50,10 +52,21 @@ pub(super) struct RawService {
 }
 
 pub(super) struct RawPool {
+    /// `None` when it could not be read.
+    pub(super) forwarding: Option<RawForwarding>,
+    pub(super) tunnel_sources: TunnelSources,
     pub(super) persistence_profile: Option<At<String>>,
     pub(super) health_monitors: Vec<At<String>>,
     /// `None` when the file has no list of them that could be read.
     pub(super) servers: Option<Vec<RawServer>>,
+}
+
+/// How packets reach servers, before it is known where a tunnel comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RawForwarding {
+    Nat,
+    Direct,
+    Tunnel,
 }
 
 pub(super) struct RawServer {

@@ -1,17 +1,18 @@
 //! Reading each kind of table: one function a kind, beside the fields it knows.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use toml_edit::Table as TomlTable;
 
 use super::{
     field::{At, Choices, Field, Found, Report, Shape},
-    raw::{Declared, Raw, RawPool, RawServer, RawService, built_in_monitor},
+    raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService, built_in_monitor},
     reader::Table,
     words::quoted,
 };
 use crate::model::{
     DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol, Scope, ServerDown,
+    TunnelSources,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -185,18 +186,32 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         kind: "pool",
         label: "name",
         required: &["name", "servers"],
-        optional: &["algorithm", "forwarding", "persistence_profile", "health_monitors"],
+        optional: &[
+            "algorithm",
+            "forwarding",
+            "tunnel_source_ipv4",
+            "tunnel_source_ipv6",
+            "persistence_profile",
+            "health_monitors",
+        ],
         later: &[],
     };
     const ALGORITHMS: Choices<()> = Choices {
         allowed: &[("maglev", ())],
         later: &["round-robin", "least-connections", "random-two"],
     };
-    const FORWARDINGS: Choices<()> =
-        Choices { allowed: &[("nat", ())], later: &["masquerade", "direct", "tunnel"] };
+    const FORWARDINGS: Choices<RawForwarding> = Choices {
+        allowed: &[
+            ("nat", RawForwarding::Nat),
+            ("direct", RawForwarding::Direct),
+            ("tunnel", RawForwarding::Tunnel),
+        ],
+        later: &["masquerade"],
+    };
     let mut table = Table::open(report, found, &POOL, "");
     table.choice("algorithm", &ALGORITHMS);
-    table.choice("forwarding", &FORWARDINGS);
+    let forwarding = table.choice("forwarding", &FORWARDINGS).or_default(RawForwarding::Nat);
+    let tunnel_sources = read_tunnel_sources(&mut table);
     let name = table.name("name").known();
     let owner =
         name.as_ref().map_or_else(String::new, |name| format!(" of pool {}", quoted(&name.value)));
@@ -208,8 +223,27 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     Declared {
         line: found.line,
         name,
-        value: RawPool { persistence_profile, health_monitors, servers },
+        value: RawPool {
+            forwarding,
+            tunnel_sources,
+            persistence_profile,
+            health_monitors,
+            servers,
+        },
     }
+}
+
+fn read_tunnel_sources(table: &mut Table<'_, '_, '_>) -> TunnelSources {
+    let mut sources = TunnelSources::default();
+    for (field, family) in [("tunnel_source_ipv4", "IPv4"), ("tunnel_source_ipv6", "IPv6")] {
+        let Some(source) = table.address(field).known() else { continue };
+        match (family, source.value) {
+            ("IPv4", IpAddr::V4(address)) => sources.ipv4 = Some(address),
+            ("IPv6", IpAddr::V6(address)) => sources.ipv6 = Some(address),
+            _ => table.report.add(source.line, format!("`{field}` must be an {family} address")),
+        }
+    }
+    sources
 }
 
 fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawServer {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::raw::{
-    BUILT_IN_MONITOR, Declared, Raw, RawPool, RawServer, RawService, built_in_monitor,
+    BUILT_IN_MONITOR, Declared, Raw, RawForwarding, RawPool, RawServer, RawService,
+    built_in_monitor,
 };
-use crate::model::{HealthMonitor, Model, PersistenceProfile, Pool, Server, VirtualService};
+use crate::model::{
+    Forwarding, HealthMonitor, Model, PersistenceProfile, Pool, Server, VirtualService,
+};
 
 /// Makes the model. `raw` must have passed every check: what could not be read would be left out without a word.
 pub(super) fn resolve(raw: Raw) -> Model {
@@ -51,7 +54,12 @@ fn pool_of(
     let named = raw.health_monitors.iter();
     let health_monitors = named.filter_map(|name| monitors.get(&name.value).cloned()).collect();
     let servers = raw.servers.unwrap_or_default().into_iter().filter_map(server_of).collect();
-    Pool { name, persistence, health_monitors, servers }
+    let forwarding = match raw.forwarding {
+        None | Some(RawForwarding::Nat) => Forwarding::Nat,
+        Some(RawForwarding::Direct) => Forwarding::Direct,
+        Some(RawForwarding::Tunnel) => Forwarding::Tunnel(raw.tunnel_sources),
+    };
+    Pool { name, forwarding, persistence, health_monitors, servers }
 }
 
 fn server_of(raw: RawServer) -> Option<Server> {

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Pool, Protocol, Scope, Server,
-    ServerDown, VirtualService,
+    DataPathSettings, Forwarding, HealthMonitor, IdleLimits, PersistenceProfile, Pool, Protocol,
+    Scope, Server, ServerDown, TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -50,6 +50,7 @@ fn example() -> Model {
         service("dns", "2001:db8::53", 53, Protocol::Udp),
     ];
     let web = Pool {
+        forwarding: Forwarding::Nat,
         name: "web".to_owned(),
         persistence: Some(PersistenceProfile {
             name: "per-subnet".to_owned(),
@@ -70,17 +71,28 @@ fn example() -> Model {
         ],
     };
     let dns = Pool {
+        forwarding: Forwarding::Nat,
         name: "dns".to_owned(),
         persistence: None,
         health_monitors: Vec::new(),
         servers: vec![server("2001:db8:1::11", None, 1), server("2001:db8:1::12", None, 0)],
+    };
+    let far = Pool {
+        forwarding: Forwarding::Tunnel(TunnelSources {
+            ipv4: Some("10.0.0.1".parse().unwrap()),
+            ipv6: Some("2001:db8:1::1".parse().unwrap()),
+        }),
+        name: "far".to_owned(),
+        persistence: None,
+        health_monitors: Vec::new(),
+        servers: vec![server("10.9.0.11", None, 1), server("2001:db8:9::11", None, 1)],
     };
     Model {
         interfaces: vec!["eth0".to_owned()],
         data_path: DataPathSettings::default(),
         idle_limits: IdleLimits::default(),
         services: services.map(|service| (service.name.clone(), service)).into(),
-        pools: [web, dns].map(|pool| (pool.name.clone(), pool)).into(),
+        pools: [web, dns, far].map(|pool| (pool.name.clone(), pool)).into(),
     }
 }
 
@@ -291,8 +303,25 @@ fn what_a_value_may_not_be() {
         ),
         (
             "servers",
+            "forwarding = \"masquerade\"\nservers",
+            "8: forwarding `masquerade` is not available yet; this version has `nat`, `direct` and `tunnel`",
+        ),
+        (
+            "servers",
             "forwarding = \"direct\"\nservers",
-            "8: forwarding `direct` is not available yet; this version has `nat`",
+            "9: server 10.0.0.11 of pool `web` has port 8080, but under direct packets keep the port 80 of \
+             virtual_service `web` (line 1); leave `port` out",
+        ),
+        (
+            "servers",
+            "forwarding = \"tunnel\"\ntunnel_source_ipv6 = \"2001:db8::1\"\nservers",
+            "10: pool `web` (line 6) tunnels to server 10.0.0.11 but does not say from where; set \
+             `tunnel_source_ipv4` to an address of this machine",
+        ),
+        (
+            "servers",
+            "tunnel_source_ipv4 = \"2001:db8::1\"\nservers",
+            "8: `tunnel_source_ipv4` must be an IPv4 address",
         ),
         (
             "[[virtual_service]]",

@@ -1,6 +1,7 @@
 //! How servers are reached: every server of a pool through every service that names the pool.
 //!
-//! Under nat an answer shows only the server's address and port, so these must tell the service.
+//! Under nat an answer shows only the server's address and port, so these must tell the service. Under direct and tunnel no
+//! answer comes this way, and the packet keeps its port.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +12,7 @@ use std::{
 use super::{
     Problem,
     field::Field,
-    raw::{Declared, Raw, RawPool, RawServer, RawService},
+    raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService},
 };
 use crate::model::Protocol;
 
@@ -21,12 +22,26 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     let mut first: HashMap<Endpoint, Way<'_>> = HashMap::new();
     let mut said = HashSet::new();
     for way in ways(raw, &services) {
-        if let Some(message) = other_family(&way) {
-            problems.push(Problem { line: way.server.line, message });
+        let forwarding = way.pool.value.forwarding.unwrap_or(RawForwarding::Nat);
+        let wrong = match forwarding {
+            RawForwarding::Nat => other_family(&way, "nat"),
+            RawForwarding::Direct => {
+                other_family(&way, "direct").or_else(|| other_port(&way, "direct"))
+            }
+            RawForwarding::Tunnel => no_source(&way).or_else(|| other_port(&way, "tunnel")),
+        };
+        if let Some(message) = wrong {
+            // Two services of one pool may be wrong with all its servers in the same way: once is enough.
+            if !problems.iter().any(|p| p.line == way.server.line && p.message == message) {
+                problems.push(Problem { line: way.server.line, message });
+            }
             continue;
         }
         if let Some(service) = services.get(&way.to) {
             problems.push(Problem { line: way.server.line, message: loops(&way, service) });
+        }
+        if forwarding != RawForwarding::Nat {
+            continue;
         }
         let Some(other) = first.get(&way.to) else {
             first.insert(way.to, way);
@@ -108,7 +123,35 @@ fn ways<'r>(raw: &'r Raw, services: &HashMap<Endpoint, &'r Declared<RawService>>
     ways
 }
 
-fn other_family(way: &Way<'_>) -> Option<String> {
+/// A packet that is not rewritten keeps the port the client asked for.
+fn other_port(way: &Way<'_>, forwarding: &str) -> Option<String> {
+    let port = way.service.value.port?;
+    if way.to.port == port {
+        return None;
+    }
+    let (pool, name, line) = (way.pool.label(), way.service.label(), way.service.line);
+    Some(format!(
+        "server {} of pool {pool} has port {}, but under {forwarding} packets keep the port {port} of virtual_service {name} \
+         (line {line}); leave `port` out",
+        way.to.address, way.to.port
+    ))
+}
+
+/// The outer packet of a tunnel comes from somewhere.
+fn no_source(way: &Way<'_>) -> Option<String> {
+    let server = way.to.address;
+    if way.pool.value.tunnel_sources.towards(server).is_some() {
+        return None;
+    }
+    let (pool, line) = (way.pool.label(), way.pool.line);
+    let family = if server.is_ipv4() { "ipv4" } else { "ipv6" };
+    Some(format!(
+        "pool {pool} (line {line}) tunnels to server {server} but does not say from where; set `tunnel_source_{family}` to an \
+         address of this machine"
+    ))
+}
+
+fn other_family(way: &Way<'_>, forwarding: &str) -> Option<String> {
     let (server, service) = (way.to.address, way.service.value.address?);
     if server.is_ipv4() == service.is_ipv4() {
         return None;
@@ -116,7 +159,7 @@ fn other_family(way: &Way<'_>) -> Option<String> {
     let (pool, name, line) = (way.pool.label(), way.service.label(), way.service.line);
     let [own, other] = [server, service].map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" });
     Some(format!(
-        "server {server} of pool {pool} is {own}, but virtual_service {name} (line {line}) is {other}; nat cannot change the family"
+        "server {server} of pool {pool} is {own}, but virtual_service {name} (line {line}) is {other}; {forwarding} cannot change the family"
     ))
 }
 

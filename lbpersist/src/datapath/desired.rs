@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     balance::maglev::{self, Member},
-    model::{self, Model, ServerDown},
+    model::{self, Forwarding, Model, ServerDown},
     network::{NextHop, RouteTarget, View},
 };
 
@@ -106,16 +106,19 @@ impl Desired {
                 });
             }
             let (interface, frame) = hop(facts.view, server.address);
+            let link = facts.view.links.get(&interface);
             let value = Server {
                 address: to_map(server.address),
                 generation: known.generation,
                 pool: given.number,
-                weight: u32::from(server.weight),
                 interface,
                 frame,
                 port: identity.port,
                 state: if up { state::UP } else { state::DOWN },
                 reserved: 0,
+                weight: server.weight,
+                mtu: link.map_or(0, |link| u16::try_from(link.mtu).unwrap_or(u16::MAX)),
+                tunnel_source: tunnel_source(pool, server),
             };
             self.servers.insert(u32::from(known.number), value);
         }
@@ -141,9 +144,10 @@ impl Desired {
         let key = NameKey { kind: kind::SERVICE, number: given.number };
         self.names.insert(key, Name::new(&configured.name, given.id));
 
-        let Some(servers) = model.pools.get(&configured.pool).map(|pool| &pool.servers) else {
-            return Ok(());
-        };
+        // Where servers answer clients themselves, nothing comes back this way.
+        let nat =
+            model.pools.get(&configured.pool).filter(|pool| pool.forwarding == Forwarding::Nat);
+        let Some(servers) = nat.map(|pool| &pool.servers) else { return Ok(()) };
         for server in servers {
             let known = identities.server(server_identity(pool.number, server))?;
             let answers = Endpoint::new(
@@ -246,7 +250,21 @@ fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64)
         ipv4_mask: Address::ipv4_prefix_mask(profile.map_or(32, |profile| profile.ipv4_mask)),
         ipv6_mask: Address::prefix_mask(profile.map_or(128, |profile| profile.ipv6_mask)),
         id: given.id,
-        reserved: 0,
+        forwarding: match pool.forwarding {
+            Forwarding::Nat => service::forwarding::NAT,
+            Forwarding::Direct => service::forwarding::DIRECT,
+            Forwarding::Tunnel(_) => service::forwarding::TUNNEL,
+        },
+    }
+}
+
+/// Where the tunnel to a server comes from; `::` if it has none.
+fn tunnel_source(pool: &model::Pool, server: &model::Server) -> Address {
+    match pool.forwarding {
+        Forwarding::Tunnel(sources) => {
+            sources.towards(server.address).map_or(Address::UNSPECIFIED, to_map)
+        }
+        Forwarding::Nat | Forwarding::Direct => Address::UNSPECIFIED,
     }
 }
 

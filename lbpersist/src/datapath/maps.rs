@@ -29,7 +29,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 20] = [
     "layout",
     "names",
     "services",
@@ -44,6 +44,8 @@ pub const NAMES: [&str; 18] = [
     "routes",
     "neighbours",
     "wanted",
+    "peers",
+    "unpacked",
     "verdicts",
     "events",
     "service_stats",
@@ -78,6 +80,11 @@ impl PinDirectory {
     /// Where links are pinned.
     pub fn links(&self) -> PathBuf {
         self.0.join("links")
+    }
+
+    /// Where the far end of tunnels is pinned, with its own links and maps.
+    pub fn decapsulation(&self) -> Self {
+        Self(self.0.join("decapsulation"))
     }
 
     /// Where one map is pinned.

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod apply;
 pub mod attach;
+pub mod decapsulate;
 pub mod desired;
 pub mod error;
 pub mod identity;

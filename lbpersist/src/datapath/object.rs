@@ -22,7 +22,8 @@ use super::{
 use crate::model::DataPathSettings;
 
 /// The BPF object, as the build script left it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbpersist-ebpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbpersist-ebpf"));
 
 /// Name of the program that carries packets, in the object and under the pin directory.
 pub const PROGRAM: &str = "lbpersist";
@@ -104,16 +105,23 @@ impl Object {
     }
 
     fn named(&mut self, name: &'static str) -> Result<&mut Xdp, Error> {
-        let missing = || Error::Refused {
-            what: format!("program `{name}`"),
-            detail: "it is not in the object".to_owned(),
-        };
-        self.ebpf
-            .program_mut(name)
-            .ok_or_else(missing)?
-            .try_into()
-            .map_err(|error: ProgramError| program_error(name, &error))
+        program_in(&mut self.ebpf, name)
     }
+}
+
+/// The XDP program called `name`.
+pub(super) fn program_in<'ebpf>(
+    ebpf: &'ebpf mut Ebpf,
+    name: &'static str,
+) -> Result<&'ebpf mut Xdp, Error> {
+    let missing = || Error::Refused {
+        what: format!("program `{name}`"),
+        detail: "it is not in the object".to_owned(),
+    };
+    ebpf.program_mut(name)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|error: ProgramError| program_error(name, &error))
 }
 
 /// Removes every pin, and with the last of them the maps and programs themselves. Says whether there was anything.
@@ -241,7 +249,7 @@ fn on_bpf_file_system(path: &Path) -> bool {
     longest.is_some_and(|(_, kind)| kind == "bpf")
 }
 
-fn loading(error: EbpfError) -> Error {
+pub(super) fn loading(error: EbpfError) -> Error {
     if let EbpfError::MapError(MapError::CreateError { name, io_error }) = &error {
         if io_error.kind() == io::ErrorKind::PermissionDenied {
             return Error::NotPermitted("make a map");
@@ -251,7 +259,7 @@ fn loading(error: EbpfError) -> Error {
     refused("the BPF object", &error)
 }
 
-fn program_error(name: &str, error: &ProgramError) -> Error {
+pub(super) fn program_error(name: &str, error: &ProgramError) -> Error {
     if let ProgramError::LoadError { io_error, .. } = error
         && io_error.kind() == io::ErrorKind::PermissionDenied
         && !is_root()

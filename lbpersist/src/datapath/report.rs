@@ -353,7 +353,7 @@ impl Reader {
         Ok(ServerStatus {
             address: from_map(server.address),
             port: (server.port != 0).then_some(server.port),
-            weight: server.weight,
+            weight: u32::from(server.weight),
             state: if server.state == state::UP { "up" } else { "down" },
             reachable: server.interface != 0,
             packets: sum(|counters| counters.packets),

@@ -131,12 +131,45 @@ impl fmt::Display for Protocol {
 pub struct Pool {
     /// Unique among pools.
     pub name: String,
+    /// How packets reach the servers.
+    pub forwarding: Forwarding,
     /// The persistence profile, resolved; `None` balances every connection afresh.
     pub persistence: Option<PersistenceProfile>,
     /// The monitors whose word decides whether a server is up; with none, every server is.
     pub health_monitors: Vec<HealthMonitor>,
     /// The servers, in the order of the file; no two have the same address and port.
     pub servers: Vec<Server>,
+}
+
+/// How packets reach servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The destination is rewritten, and answers come back this way to be rewritten again.
+    #[default]
+    Nat,
+    /// Only the Ethernet addresses change. Servers hold the service's address and answer clients themselves.
+    Direct,
+    /// The packet travels inside another one. Servers unpack it, hold the service's address and answer clients themselves.
+    Tunnel(TunnelSources),
+}
+
+/// Where the outer packets of a tunnel come from, for servers of each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelSources {
+    /// To IPv4 servers.
+    pub ipv4: Option<std::net::Ipv4Addr>,
+    /// To IPv6 servers.
+    pub ipv6: Option<std::net::Ipv6Addr>,
+}
+
+impl TunnelSources {
+    /// The source for a server.
+    pub fn towards(&self, server: IpAddr) -> Option<IpAddr> {
+        match server {
+            IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
+    }
 }
 
 /// A server of a pool. Pool name, address and port tell it from all others.

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod counters;
+mod direct_return;
 mod persistence;
 mod restart;
 mod scope;

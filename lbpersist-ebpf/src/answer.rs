@@ -1,11 +1,8 @@
-//! Telling a client at once that it is refused: a reset for TCP (RFC 9293, section 3.10.7.1), "port unreachable" for UDP
-//! (RFC 792, RFC 4443 section 3.1). The packet itself is turned into the answer and sent back where it came from.
-#![expect(unsafe_code, reason = "growing and shrinking a packet are helpers of the kernel")]
+//! Telling a client at once that its packet goes no further: a reset (RFC 9293, section 3.10.7.1) or "port unreachable"
+//! when it is refused, "too big" when a tunnel is narrower than the way here (RFC 792, RFC 1191, RFC 4443). The packet
+//! itself is turned into the answer and sent back where it came from.
 
-use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
-    programs::XdpContext,
-};
+use aya_ebpf::programs::XdpContext;
 use lbpersist_common::tcp::flag;
 use network_types::{
     eth::EthHdr,
@@ -17,6 +14,7 @@ use crate::{
     cursor::Cursor,
     load,
     parse::{Flow, Network, Packet, Segment, Transport},
+    resize,
     verdict::Verdict,
 };
 
@@ -24,30 +22,54 @@ const HOPS: u8 = 64;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const ICMP_LENGTH: usize = 8;
-/// Type and code of "port unreachable".
+/// Type, code, and a checksum still to come.
 const PORT_UNREACHABLE: [u8; 4] = [3, 3, 0, 0];
 const PORT_UNREACHABLE_V6: [u8; 4] = [1, 4, 0, 0];
+const FRAGMENTATION_NEEDED: [u8; 4] = [3, 4, 0, 0];
+const PACKET_TOO_BIG_V6: [u8; 4] = [2, 0, 0, 0];
 /// What is quoted: an IPv4 header without options, or an IPv6 header, and eight bytes of what follows.
 const QUOTE: usize = 28;
 const QUOTE_V6: usize = 48;
 
-/// Answers a refused client's packet, or drops it where no answer can be made.
+/// Refuses a client's packet, or drops it where no answer can be made.
 #[inline(always)]
-pub(crate) fn client(context: &XdpContext) -> Verdict {
-    Verdict::from_action(answer(context))
+pub(crate) fn refuse(context: &XdpContext) -> Verdict {
+    Verdict::from_action(refusal(context))
+}
+
+/// Answers a packet that is too big with how many bytes fit.
+#[inline(always)]
+pub(crate) fn too_big(context: &XdpContext, fits: u16) -> Verdict {
+    Verdict::from_action(size_that_fits(context, fits))
 }
 
 /// A subprogram of its own, for its stack and because it is rare.
 #[inline(never)]
-fn answer(context: &XdpContext) -> u32 {
+fn refusal(context: &XdpContext) -> u32 {
     let Ok(mut packet) = Packet::parse(context) else { return Verdict::Drop.action() };
+    let frame = *packet.ethernet;
     let answered = match (&packet.transport, &packet.network) {
         (Transport::Tcp(_), _) => reset(context, &mut packet),
         (Transport::Udp(_), Network::V4(header)) if header.vihl == 0x45 => {
-            unreachable_v4(context, *packet.ethernet)
+            error_v4(context, &frame, PORT_UNREACHABLE, 0)
         }
-        (Transport::Udp(_), Network::V6(_)) => unreachable_v6(context, *packet.ethernet),
+        (Transport::Udp(_), Network::V6(_)) => error_v6(context, &frame, PORT_UNREACHABLE_V6, 0),
         (Transport::Udp(_), Network::V4(_)) => None,
+    };
+    answered.unwrap_or(Verdict::Drop).action()
+}
+
+/// As [`refusal`].
+#[inline(never)]
+fn size_that_fits(context: &XdpContext, fits: u16) -> u32 {
+    let Ok(packet) = Packet::parse(context) else { return Verdict::Drop.action() };
+    let frame = *packet.ethernet;
+    let answered = match &packet.network {
+        Network::V4(header) if header.vihl == 0x45 => {
+            error_v4(context, &frame, FRAGMENTATION_NEEDED, fits.into())
+        }
+        Network::V4(_) => None,
+        Network::V6(_) => error_v6(context, &frame, PACKET_TOO_BIG_V6, fits.into()),
     };
     answered.unwrap_or(Verdict::Drop).action()
 }
@@ -73,7 +95,8 @@ fn reset(context: &XdpContext, packet: &mut Packet<'_>) -> Option<Verdict> {
         .and_u16([segment.data_offset, segment.flags])
         .checksum();
     let wanted = (EthHdr::LEN + header_length + size_of::<Segment>()) as u64;
-    shrink(context, length, wanted)
+    resize::cut_tail(context, length, wanted)?;
+    Some(Verdict::Transmit)
 }
 
 /// Sends the network header back; returns its length.
@@ -128,12 +151,13 @@ fn turn_segment(segment: &mut Segment, data: u32) {
     segment.urgent = [0; 2];
 }
 
+/// Sends an ICMP error of `kind` about the packet; `size` is what fits, for the kinds that say so.
 #[inline(always)]
-fn unreachable_v4(context: &XdpContext, frame: EthHdr) -> Option<Verdict> {
-    grow(context, Ipv4Hdr::LEN + ICMP_LENGTH)?;
+fn error_v4(context: &XdpContext, frame: &EthHdr, kind: [u8; 4], size: u32) -> Option<Verdict> {
+    resize::grow_head(context, Ipv4Hdr::LEN + ICMP_LENGTH)?;
     let mut cursor = Cursor::new(context);
     let length = cursor.left() as u64;
-    turn_frame(cursor.take()?, &frame);
+    turn_frame(cursor.take()?, frame);
     let header: &mut Ipv4Hdr = cursor.take()?;
     let icmp: &mut [[u8; 4]; 2] = cursor.take()?;
     let quote: &mut [[u8; 4]; QUOTE / 4] = cursor.take()?;
@@ -155,19 +179,21 @@ fn unreachable_v4(context: &XdpContext, frame: EthHdr) -> Option<Verdict> {
         .and_u16([header.ttl, header.proto])
         .and_words(&[header.src_addr, header.dst_addr])
         .checksum();
-    *icmp = [PORT_UNREACHABLE, [0; 4]];
+    *icmp = [kind, size.to_be_bytes()];
     let checksum = Sum::ZERO.and_words(icmp).and_words(quote).checksum();
     icmp[0][2] = checksum[0];
     icmp[0][3] = checksum[1];
-    shrink(context, length, (EthHdr::LEN + Ipv4Hdr::LEN + ICMP_LENGTH + QUOTE) as u64)
+    resize::cut_tail(context, length, (EthHdr::LEN + Ipv4Hdr::LEN + ICMP_LENGTH + QUOTE) as u64)?;
+    Some(Verdict::Transmit)
 }
 
+/// As [`error_v4`], by ICMPv6.
 #[inline(always)]
-fn unreachable_v6(context: &XdpContext, frame: EthHdr) -> Option<Verdict> {
-    grow(context, Ipv6Hdr::LEN + ICMP_LENGTH)?;
+fn error_v6(context: &XdpContext, frame: &EthHdr, kind: [u8; 4], size: u32) -> Option<Verdict> {
+    resize::grow_head(context, Ipv6Hdr::LEN + ICMP_LENGTH)?;
     let mut cursor = Cursor::new(context);
     let length = cursor.left() as u64;
-    turn_frame(cursor.take()?, &frame);
+    turn_frame(cursor.take()?, frame);
     let header: &mut [[u8; 4]; 10] = cursor.take()?;
     let icmp: &mut [[u8; 4]; 2] = cursor.take()?;
     let quote: &mut [[u8; 4]; QUOTE_V6 / 4] = cursor.take()?;
@@ -181,7 +207,7 @@ fn unreachable_v6(context: &XdpContext, frame: EthHdr) -> Option<Verdict> {
         header[6 + word] = quote[2 + word];
         word += 1;
     }
-    *icmp = [PORT_UNREACHABLE_V6, [0; 4]];
+    *icmp = [kind, size.to_be_bytes()];
     let (_, addresses) = header.split_first_chunk::<2>()?;
     let addresses: &[[u8; 4]; 8] = addresses.try_into().ok()?;
     let checksum = Sum::ZERO
@@ -193,7 +219,12 @@ fn unreachable_v6(context: &XdpContext, frame: EthHdr) -> Option<Verdict> {
         .checksum();
     icmp[0][2] = checksum[0];
     icmp[0][3] = checksum[1];
-    shrink(context, length, (EthHdr::LEN + Ipv6Hdr::LEN + ICMP_LENGTH + QUOTE_V6) as u64)
+    resize::cut_tail(
+        context,
+        length,
+        (EthHdr::LEN + Ipv6Hdr::LEN + ICMP_LENGTH + QUOTE_V6) as u64,
+    )?;
+    Some(Verdict::Transmit)
 }
 
 /// Sends the frame back where it came from.
@@ -202,25 +233,4 @@ fn turn_frame(frame: &mut EthHdr, was: &EthHdr) {
     frame.dst_addr = was.src_addr;
     frame.src_addr = was.dst_addr;
     frame.ether_type = was.ether_type;
-}
-
-/// Makes room for `bytes` before the packet. What pointed into it no longer does.
-#[inline(always)]
-fn grow(context: &XdpContext, bytes: usize) -> Option<()> {
-    // SAFETY: the context is that of this run, and no reference into the packet is used afterwards.
-    let result = unsafe { bpf_xdp_adjust_head(context.ctx, -(bytes as i32)) };
-    (result == 0).then_some(())
-}
-
-/// Cuts a packet of `length` bytes to `wanted`, and sends it back.
-#[inline(always)]
-fn shrink(context: &XdpContext, length: u64, wanted: u64) -> Option<Verdict> {
-    if length > wanted {
-        // SAFETY: as in `grow`.
-        let result = unsafe { bpf_xdp_adjust_tail(context.ctx, -((length - wanted) as i32)) };
-        if result != 0 {
-            return None;
-        }
-    }
-    Some(Verdict::Transmit)
 }

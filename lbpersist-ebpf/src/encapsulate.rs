@@ -1,0 +1,103 @@
+//! Tunnels: the packet travels to its server inside another one (RFC 2003 for IPv4 in IPv4, RFC 4213 and RFC 2473 for the
+//! other three), so that the server sees it as the client sent it and answers the client itself.
+
+use aya_ebpf::programs::XdpContext;
+use lbpersist_common::server::Server;
+use network_types::{
+    eth::{EthHdr, EtherType},
+    ip::{Ipv4Hdr, Ipv6Hdr},
+};
+
+use crate::{
+    checksum::Sum,
+    cursor::Cursor,
+    load,
+    parse::{Network, Packet},
+    resize,
+};
+
+const HOPS: u8 = 64;
+/// Protocol numbers of a packet within a packet.
+const IPV4: u8 = 4;
+const IPV6: u8 = 41;
+const DO_NOT_FRAGMENT: [u8; 2] = [0x40, 0];
+
+/// How many bytes fit through the tunnel to `server`, if the packet has more.
+#[inline(always)]
+pub(crate) fn too_narrow(packet: &Packet<'_>, server: &Server) -> Option<u16> {
+    let outer = if server.tunnel_source.is_ipv4() { Ipv4Hdr::LEN } else { Ipv6Hdr::LEN } as u16;
+    let fits = server.mtu.wrapping_sub(outer);
+    (packet.network.total_length() > u32::from(fits)).then_some(fits)
+}
+
+/// Puts the packet into one to `server`. What pointed into it no longer does. `None` when there is no room.
+#[inline(always)]
+pub(crate) fn tunnel(context: &XdpContext, packet: &Packet<'_>, server: &Server) -> Option<()> {
+    let inner = packet.network.total_length() as u16;
+    let (protocol, class) = match &packet.network {
+        Network::V4(header) => (IPV4, header.tos),
+        Network::V6(header) => (IPV6, header.vcf[0] << 4 | header.vcf[1] >> 4),
+    };
+    if server.tunnel_source.is_ipv4() {
+        in_ipv4(context, server, inner, protocol, class)
+    } else {
+        in_ipv6(context, server, inner, protocol, class)
+    }
+}
+
+#[inline(always)]
+fn in_ipv4(
+    context: &XdpContext,
+    server: &Server,
+    inner: u16,
+    protocol: u8,
+    class: u8,
+) -> Option<()> {
+    resize::grow_head(context, Ipv4Hdr::LEN)?;
+    let mut cursor = Cursor::new(context);
+    let ethernet: &mut EthHdr = cursor.take()?;
+    let outer: &mut [[u8; 4]; 5] = cursor.take()?;
+    load::set_frame_addresses(ethernet, &server.frame);
+    ethernet.ether_type = EtherType::Ipv4 as u16;
+    let [high, low] = (inner + Ipv4Hdr::LEN as u16).to_be_bytes();
+    load::set_u32(&mut outer[0], u32::from_ne_bytes([0x45, class, high, low]));
+    load::set_u32(
+        &mut outer[1],
+        u32::from_ne_bytes([0, 0, DO_NOT_FRAGMENT[0], DO_NOT_FRAGMENT[1]]),
+    );
+    load::set_u32(&mut outer[3], u32::from_ne_bytes(server.tunnel_source.ipv4_octets()));
+    load::set_u32(&mut outer[4], u32::from_ne_bytes(server.address.ipv4_octets()));
+    let checksum = Sum::ZERO
+        .and_u16([0x45, class])
+        .and_u16([high, low])
+        .and_u16(DO_NOT_FRAGMENT)
+        .and_u16([HOPS, protocol])
+        .and_words(&[outer[3], outer[4]])
+        .checksum();
+    load::set_u32(&mut outer[2], u32::from_ne_bytes([HOPS, protocol, checksum[0], checksum[1]]));
+    Some(())
+}
+
+#[inline(always)]
+fn in_ipv6(
+    context: &XdpContext,
+    server: &Server,
+    inner: u16,
+    protocol: u8,
+    class: u8,
+) -> Option<()> {
+    resize::grow_head(context, Ipv6Hdr::LEN)?;
+    let mut cursor = Cursor::new(context);
+    let ethernet: &mut EthHdr = cursor.take()?;
+    let start: &mut [[u8; 4]; 2] = cursor.take()?;
+    let source: &mut [u8; 16] = cursor.take()?;
+    let destination: &mut [u8; 16] = cursor.take()?;
+    load::set_frame_addresses(ethernet, &server.frame);
+    ethernet.ether_type = EtherType::Ipv6 as u16;
+    let [high, low] = inner.to_be_bytes();
+    load::set_u32(&mut start[0], u32::from_ne_bytes([0x60 | class >> 4, class << 4, 0, 0]));
+    load::set_u32(&mut start[1], u32::from_ne_bytes([high, low, protocol, HOPS]));
+    load::set_address(source, &server.tunnel_source);
+    load::set_address(destination, &server.address);
+    Some(())
+}
