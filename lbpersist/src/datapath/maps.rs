@@ -11,7 +11,7 @@ use aya::{
 };
 use lbpersist_common::{
     connection::{Connection, ConnectionKey, Handshake},
-    counter::{ServerCounters, ServiceCounters},
+    counter::{Event, ServerCounters, ServiceCounters},
     layout::{self, Layout, Name, NameKey},
     net::{Address, Endpoint},
     persistence::{Entry, EntryKey},
@@ -171,6 +171,12 @@ impl Maps {
             return Err(other_layout(pins, found));
         }
         Ok(maps)
+    }
+
+    /// How often `event` has happened.
+    pub fn event(&self, event: Event) -> Result<u64, Error> {
+        let counts = self.events.get(&(event as u32), 0);
+        counts.map(|counts| counts.iter().sum()).map_err(|error| Error::map("events", error))
     }
 
     /// The record of what was made.

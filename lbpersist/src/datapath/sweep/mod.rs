@@ -14,6 +14,7 @@ use std::{
 
 use lbpersist_common::{
     connection::{Connection, ConnectionKey},
+    counter::Event,
     hash,
     maintenance::{BATCH, Operation, Request},
     net::Address,
@@ -45,6 +46,8 @@ pub struct Sweep {
     doubts: HashMap<EntryKey, Doubt>,
     new_doubts: HashMap<EntryKey, Doubt>,
     requests: Vec<Request>,
+    // How many handshakes had begun when none was unfinished and no slot marked for one.
+    quiet_at: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -114,17 +117,23 @@ impl Sweep {
             doubts: HashMap::new(),
             new_doubts: HashMap::new(),
             requests: Vec::new(),
+            quiet_at: None,
         }
     }
 
     /// Drops unfinished handshakes that are too old, and marks the slots of the others. The table is small, so this is
-    /// done in one go.
+    /// done in one go; and not at all while nothing new has begun since all were finished.
     pub fn handshakes(&mut self, data_path: &mut DataPath, now_ns: u64) -> Result<(), Error> {
+        let begun = data_path.maps.event(Event::HandshakeStarted)?;
+        if self.quiet_at == Some(begun) {
+            return Ok(());
+        }
         let rings = open_rings(data_path)?;
         for (ring, _) in rings.values() {
             ring.begin_look(mark::HANDSHAKE);
         }
         let found = data_path.maps.handshakes.all()?;
+        self.quiet_at = found.is_empty().then_some(begun);
         let mut old = Vec::new();
         {
             let index = Index::of(data_path.actual());
