@@ -15,12 +15,12 @@ use crate::run;
 use crate::toolchain::{self, Toolchain};
 
 /// The packages whose tests need nothing but a CPU.
-const UNIT_TESTED: [&str; 3] = ["lbpersist-common", "lbpersist", "xtask"];
+const UNIT_TESTED: [&str; 4] = ["lbpersist-common", "lbpersist", "lbpersist-bench", "xtask"];
 
 /// The package whose tests load programs into the kernel and make network namespaces.
 const TESTED_OUTSIDE: &str = "lbpersist-tests";
 
-const EBPF: &str = "lbpersist-ebpf";
+const EBPF: [&str; 2] = ["lbpersist-ebpf", "lbpersist-bench-ebpf"];
 
 /// What comes of a test that skips itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,9 @@ pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
         stage("lints", lints)?;
         match &toolchain {
             Some(toolchain) => {
-                stage("lints of the BPF programs", || bpf_lints(&provision, toolchain))?;
+                stage("lints of the BPF programs", || {
+                    EBPF.iter().try_for_each(|package| bpf_lints(&provision, toolchain, package))
+                })?;
             }
             None => eprintln!("xtask: the BPF object is given, so its source is not linted"),
         }
@@ -78,7 +80,7 @@ fn lints() -> Result<()> {
 }
 
 /// Clippy of the BPF compiler, or where it has none the warnings of the compiler itself.
-fn bpf_lints(provision: &Provision, toolchain: &Toolchain) -> Result<()> {
+fn bpf_lints(provision: &Provision, toolchain: &Toolchain, package: &str) -> Result<()> {
     let triple = match cfg!(target_endian = "big") {
         true => toolchain::BIG_ENDIAN,
         false => toolchain::LITTLE_ENDIAN,
@@ -95,7 +97,7 @@ fn bpf_lints(provision: &Provision, toolchain: &Toolchain) -> Result<()> {
         cargo.args(["--profile", "check"]);
         cargo
     };
-    cargo.args(["--package", EBPF, "--bin", EBPF, "--", "-D", "warnings"]);
+    cargo.args(["--package", package, "--bin", package, "--", "-D", "warnings"]);
     host::succeed(cargo.current_dir(host::workspace()?))
 }
 

@@ -1,5 +1,6 @@
 //! Builds, demonstrates and tests lbpersist. Every command first sees to it that what it needs is there.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -35,6 +36,7 @@ Examples:
   cargo xtask lab down                   put it away
   cargo xtask test                       everything that a change has to pass
   cargo xtask test --filter persistence  only the tests with that in their name
+  cargo xtask bench packet               nanoseconds per packet, case by case
 
 Environment:
   LBPERSIST_BPF_CARGO, LBPERSIST_BPF_LINKER, LBPERSIST_BPF_OBJECT
@@ -66,8 +68,23 @@ enum Command {
         #[command(subcommand)]
         action: LabAction,
     },
+    /// Measures what lbpersist costs; optimized, and better on a machine that does nothing else.
+    Bench {
+        #[command(subcommand)]
+        suite: Suite,
+    },
     /// Installs what is missing, for all commands.
     Setup,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// Nanoseconds per packet of the XDP program; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Packet {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        options: Vec<OsString>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -97,6 +114,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Test { filter } => checks::all(filter.as_deref()),
         Command::Lab { action: LabAction::Up } => run::lab(&["up"]),
         Command::Lab { action: LabAction::Down } => run::lab(&["down"]),
+        Command::Bench { suite: Suite::Packet { options } } => run::bench("packet", &options),
         Command::Setup => run::setup(),
     }
 }

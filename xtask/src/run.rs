@@ -1,5 +1,6 @@
 //! `build`, `setup`, and the commands that hand over to the lab.
 
+use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -45,7 +46,21 @@ pub(crate) fn lab(arguments: &[&str]) -> Result<ExitCode> {
     let binaries = host::binaries(Profile::Dev)?;
     let mut lab = Command::new(binaries.join("lab"));
     lab.args(arguments).env("LBPERSIST_BIN", binaries.join("lbpersist"));
-    let status = host::status(&mut lab)?;
+    handed_over(&mut lab)
+}
+
+/// Builds the benchmark, optimized, runs a suite of it and ends with its exit code.
+pub(crate) fn bench(suite: &str, options: &[OsString]) -> Result<ExitCode> {
+    Provision::new().bpf_toolchain()?;
+    let package = ["--release", "--package", "lbpersist-bench"];
+    host::succeed(host::cargo()?.arg("build").args(package))?;
+    let mut bench = Command::new(host::binaries(Profile::Release)?.join("lbpersist-bench"));
+    handed_over(bench.arg(suite).args(options))
+}
+
+/// Runs a program of ours to its end, which is ours too.
+fn handed_over(command: &mut Command) -> Result<ExitCode> {
+    let status = host::status(command)?;
     // A signal has no exit code; a failure it is all the same.
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))

@@ -1,0 +1,41 @@
+//! Keeps the measurement on one CPU.
+#![expect(
+    unsafe_code,
+    reason = "sched_setaffinity(2) takes an address, sched_getcpu(3) is foreign"
+)]
+
+use std::io;
+
+use anyhow::{Context as _, Result};
+
+/// Stays on the last CPU this process may use, which interrupts meet less often than the first, and returns its number.
+pub(crate) fn pin_to_last() -> Result<usize> {
+    // SAFETY: a set of bits, for which all zeros are a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: the kernel writes at most `size` bytes to `set`.
+    if unsafe { libc::sched_getaffinity(0, size, &raw mut set) } != 0 {
+        return Err(io::Error::last_os_error()).context("which CPUs may be used");
+    }
+    let usable = libc::CPU_SETSIZE as usize;
+    // SAFETY: the number is below the size of the set.
+    let last = (0..usable).rev().find(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) });
+    let cpu = last.context("no CPU may be used")?;
+    // SAFETY: as above.
+    unsafe {
+        libc::CPU_ZERO(&mut set);
+        libc::CPU_SET(cpu, &mut set);
+    }
+    // SAFETY: the kernel reads `size` bytes of `set`.
+    if unsafe { libc::sched_setaffinity(0, size, &raw const set) } != 0 {
+        return Err(io::Error::last_os_error()).context("staying on one CPU");
+    }
+    Ok(cpu)
+}
+
+/// The CPU this runs on.
+pub(crate) fn current() -> Result<usize> {
+    // SAFETY: takes nothing and returns a number.
+    let cpu = unsafe { libc::sched_getcpu() };
+    usize::try_from(cpu).context("which CPU this is")
+}
