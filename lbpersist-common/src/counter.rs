@@ -16,7 +16,7 @@ pub enum Event {
     ConnectionIdle = 3,
     /// A client was bound to a server.
     EntryCreated = 4,
-    /// A client was bound to another server, because its own is down or gone.
+    /// A client was bound to another server than it was last, because that is down or gone or its entry had expired.
     EntryMoved = 5,
     /// An entry was reclaimed after it had expired.
     EntryExpired = 6,

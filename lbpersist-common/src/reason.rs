@@ -14,7 +14,7 @@ pub enum Reason {
     NotIp = 3,
     /// From a server to this machine itself, such as the answer to a health check: passed to the stack.
     ToThisMachine = 4,
-    /// A fragment to a service: passed to the stack.
+    /// A fragment, to a service or not: passed to the stack.
     Fragment = 5,
     /// Headers cut short or in contradiction to each other: passed to the stack, which knows what to do with them.
     Malformed = 6,
@@ -28,7 +28,7 @@ pub enum Reason {
     NoRoute = 10,
     /// The packet has been through too many routers: dropped.
     HopLimit = 11,
-    /// A protocol other than TCP and UDP to the address of a service: passed to the stack.
+    /// A protocol other than TCP and UDP, to a service or not: passed to the stack.
     OtherProtocol = 12,
     /// Too big for the tunnel to its server: answered with the size that fits.
     TooBig = 13,

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::duration;
 use crate::model::{
-    DataPathSettings, HealthMonitor, Model, PersistenceProfile, Pool, Scope, Server, ServerDown,
+    DataPathSettings, Forwarding, HealthMonitor, Model, PersistenceProfile, Pool, Scope, Server,
+    ServerDown, TunnelSources,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -38,11 +39,25 @@ pub fn describe(model: &Model) -> String {
 fn describe_pool(out: &mut String, pool: &Pool) {
     let kept = pool.persistence.as_ref().map_or_else(|| "clients are not kept".to_owned(), profile);
     let _ = writeln!(out, "  {}: {kept}", pool.name);
+    let _ = writeln!(out, "    {}", describe_forwarding(pool.forwarding));
     for monitor in &pool.health_monitors {
         let _ = writeln!(out, "    {}", describe_monitor(monitor));
     }
     for server in &pool.servers {
         let _ = writeln!(out, "    {}", describe_server(server));
+    }
+}
+
+fn describe_forwarding(forwarding: Forwarding) -> String {
+    match forwarding {
+        Forwarding::Nat => "nat: answers come back this way".to_owned(),
+        Forwarding::Direct => "direct: servers answer clients themselves".to_owned(),
+        Forwarding::Tunnel(TunnelSources { ipv4, ipv6 }) => {
+            let ipv4 = ipv4.map(|address| address.to_string());
+            let ipv6 = ipv6.map(|address| address.to_string());
+            let from: Vec<String> = [ipv4, ipv6].into_iter().flatten().collect();
+            format!("tunnel from {}: servers answer clients themselves", from.join(" and "))
+        }
     }
 }
 

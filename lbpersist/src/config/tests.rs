@@ -464,6 +464,7 @@ virtual services: 1
   web: 198.51.100.10:80 tcp, pool web
 pools: 1
   web: clients are not kept
+    nat: answers come back this way
     server 10.0.0.11:8080, weight 1
 rings: 65537 slots
 tables: 1048576 entries, 1048576 connections, 65536 handshakes; swept every 1s
@@ -476,6 +477,7 @@ kernel memory: about 264 MiB
         "  web: clients are kept by /24 (IPv6 /64) for each virtual service, 5m after the last close, another server when theirs is down (profile per-subnet)\n",
         "    monitor fast: TCP connect to port 8081 every 1s, up to 500ms; 3 failures down, 2 passes up\n",
         "    server 10.0.0.13, the service's port, weight 1\n",
+        "    tunnel from 10.0.0.1 and 2001:db8:1::1: servers answer clients themselves\n",
     ] {
         assert!(example.contains(line), "{example}");
     }

@@ -118,7 +118,11 @@ impl DataPath {
         match step {
             Step::SetName(key, name) => failing("names", maps.names.insert(key, name, 0)),
             Step::SetRoute((length, prefix), route) => {
-                failing("routes", maps.routes.insert(&Key::new(*length, *prefix), route, 0))
+                // As for neighbours: only clients behind the routes that are left out are not answered.
+                if let Err(error) = maps.routes.insert(&Key::new(*length, *prefix), route, 0) {
+                    tracing::warn!(%error, "a route is left out");
+                }
+                Ok(())
             }
             Step::SetNeighbour(key, neighbour) => {
                 // A full map is no reason to stop: the client's answers are counted as not routable.
@@ -160,7 +164,7 @@ impl DataPath {
         let mut side = self.side(number)?;
         if !ring.holds(slots, side) {
             if self.published {
-                sys::wait_for_running_programs().map_err(|error| Error::map("rings", error))?;
+                sys::wait_for_running_programs();
                 self.published = false;
             }
             ring.prepare(slots, 1 - side);

@@ -105,7 +105,7 @@ impl Desired {
                     number: known.number,
                 });
             }
-            let (interface, frame) = hop(facts.view, server.address);
+            let (interface, frame) = hop(facts.view, server.address, pool.forwarding);
             let link = facts.view.links.get(&interface);
             let value = Server {
                 address: to_map(server.address),
@@ -273,8 +273,13 @@ pub fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The interface and frame addresses on the way to a server; interface 0 while they are not known.
-fn hop(view: &View, server: IpAddr) -> (u32, FrameAddresses) {
+/// The interface and frame addresses on the way to a server; interface 0 while they are not known, or if there is no such way:
+/// a packet that keeps its destination cannot go through a router, which would send it back.
+fn hop(view: &View, server: IpAddr, forwarding: Forwarding) -> (u32, FrameAddresses) {
+    let neighbour = view.neighbour_towards(server).map(|(_, neighbour)| neighbour);
+    if forwarding == Forwarding::Direct && neighbour != Some(server) {
+        return (0, FrameAddresses::ZERO);
+    }
     match view.next_hop(server) {
         NextHop::Resolved { interface, source, destination } => {
             (interface, frame(source, destination))

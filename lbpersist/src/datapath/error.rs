@@ -9,7 +9,7 @@ use super::identity::Exhausted;
 pub enum Error {
     /// The caller lacks the rights.
     #[error(
-        "this needs root, or the capabilities BPF, NET_ADMIN and PERFMON: the kernel refused to {0}"
+        "this needs root, or the capabilities SYS_ADMIN and NET_ADMIN: the kernel refused to {0}"
     )]
     NotPermitted(&'static str),
     /// No bpffs.

@@ -147,8 +147,14 @@ impl Maps {
         if !pins.map("layout").exists() {
             return Err(Error::NotLoaded(pins.path().to_owned()));
         }
-        let maps = Self {
-            layout: open(pins, "layout")?,
+        // The version first: of another layout, other maps may have values of other sizes.
+        let layout: Array<MapData, Layout> = open(pins, "layout")?;
+        let found = layout.get(&0, 0).map_err(|error| Error::map("layout", error))?.version;
+        if found != layout::VERSION {
+            return Err(other_layout(pins, found));
+        }
+        Ok(Self {
+            layout,
             names: open(pins, "names")?,
             services: open(pins, "services")?,
             reverse: open(pins, "reverse")?,
@@ -165,12 +171,7 @@ impl Maps {
             events: open(pins, "events")?,
             service_stats: open(pins, "service_stats")?,
             server_stats: open(pins, "server_stats")?,
-        };
-        let found = maps.layout()?.version;
-        if found != layout::VERSION {
-            return Err(other_layout(pins, found));
-        }
-        Ok(maps)
+        })
     }
 
     /// How often `event` has happened.

