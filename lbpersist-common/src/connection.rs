@@ -28,7 +28,8 @@ pub struct Connection {
     pub binding: Binding,
     /// A [`crate::tcp::State`] number; 0 for a UDP flow.
     pub state: u32,
-    /// 1 after it was silent for its idle limit: the next packet clears it, or the sweep ends the connection.
+    /// When it was found silent for its idle limit, seconds of `CLOCK_MONOTONIC` rounded up; 0 when it was not. The next
+    /// packet clears it, or the sweep ends the connection after as long again.
     pub suspect: u32,
     /// The last packet that was noted, nanoseconds of `CLOCK_MONOTONIC`. Packets of an established connection
     /// are noted only when its slot is marked.

@@ -14,7 +14,8 @@ use crate::{connection::ConnectionKey, persistence::EntryKey};
 pub struct Request {
     /// An [`Operation`] number.
     pub operation: u32,
-    /// The count of open connections to set, for [`Operation::RepairEntry`]; set to 1 by the program when it acted.
+    /// The count of open connections to set, for [`Operation::RepairEntry`]; what `suspect` is to be, for
+    /// [`Operation::SuspectConnection`]. Set to 1 by the program when it acted, and to 0 when not.
     pub argument: u32,
     /// The entry: the subject, or the one that counts the connection.
     pub entry: EntryKey,

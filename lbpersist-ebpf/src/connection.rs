@@ -72,9 +72,14 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
         let known = unsafe { place.read() };
         if State::from_number(known.state) == State::Closed {
             let _ = CONNECTIONS.remove(&visit.connection);
-        } else if let Bound::Usable = visit.judge(known.binding) {
-            // Its server knows best what a SYN on an open connection means (RFC 5961, section 4).
-            return Ok(known.binding.server);
+        } else {
+            match visit.judge(known.binding) {
+                // Its server knows best what a SYN on an open connection means (RFC 5961, section 4).
+                Bound::Usable => return Ok(known.binding.server),
+                Bound::Refused => {}
+                // Nobody is left at the other end: the client begins anew from the same port.
+                Bound::Gone => forget(visit, &known, now),
+            }
         }
     }
     if let Some(handshake) = handshake(&visit.connection)
@@ -92,6 +97,15 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
     count::event(Event::HandshakeStarted);
     count_connection(visit, binding, kept);
     Ok(binding.server)
+}
+
+/// Ends a connection whose server is gone.
+#[inline(always)]
+fn forget(visit: &Visit<'_>, connection: &Connection, now: u64) {
+    if CONNECTIONS.remove(&visit.connection).is_ok() {
+        count::event(Event::ConnectionClosed);
+        persistence::close(&visit.entry, connection.entry_created_ns, now);
+    }
 }
 
 /// The server for a new connection, and whether the client was bound to it before.
@@ -112,6 +126,10 @@ fn choose(visit: &Visit<'_>, now: u64) -> Result<(Binding, bool), Reason> {
 /// The client has answered: from here on it has a connection and an entry.
 #[inline(always)]
 fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
+    // The ring may have changed since the SYN, and a sweep may have cleared what that marked.
+    if visit.slot.pick() != Ok(binding.server) {
+        visit.slot.set_mark(mark::EXCEPTION);
+    }
     let entry_created_ns =
         if visit.is_persistent() { persistence::open(visit, binding, now) } else { 0 };
     let connection = Connection {

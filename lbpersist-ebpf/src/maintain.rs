@@ -77,7 +77,7 @@ fn repair_entry(request: &Request) -> bool {
 #[inline(always)]
 fn suspect_connection(request: &Request) -> bool {
     let Some(connection) = unchanged_connection(request) else { return false };
-    connection.suspect = 1;
+    connection.suspect = request.argument;
     true
 }
 

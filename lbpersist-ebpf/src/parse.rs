@@ -139,6 +139,10 @@ impl<'packet> Packet<'packet> {
         if header.vcf[0] >> 4 != 6 || payload > cursor.left() {
             return Err(Reason::Malformed);
         }
+        // In the maps a mapped address is an IPv4 one; on the wire it is nobody's, and the stack refuses it too.
+        if load::address(&header.src_addr).is_ipv4() || load::address(&header.dst_addr).is_ipv4() {
+            return Err(Reason::Malformed);
+        }
         const FRAGMENT_HEADER: u8 = 44;
         if header.next_hdr == FRAGMENT_HEADER {
             return Err(Reason::Fragment);

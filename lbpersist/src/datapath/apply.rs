@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, os::fd::AsFd};
 use aya::maps::{MapData, MapError, lpm_trie::Key};
 use lbpersist_common::{
     layout::{Name, NameKey, kind},
-    net::Endpoint,
+    net::{Address, Endpoint},
+    ring::mark,
     route::{Neighbour, NeighbourKey},
     server::{Server, state},
     service::{Pool, Reverse, Service},
@@ -161,7 +162,12 @@ impl DataPath {
             Some(ring) => ring,
             None => self.create_ring(number)?,
         };
-        let mut side = self.side(number)?;
+        let was = self.maps.pools.get(&number, 0).map_err(|error| Error::map("pools", error))?;
+        if client_keys(&was) != client_keys(pool) {
+            // Living clients find themselves in other slots, so every slot has to look.
+            (0..ring.slots()).for_each(|slot| ring.mark(slot, mark::EXCEPTION));
+        }
+        let mut side = was.side;
         if !ring.holds(slots, side) {
             if self.published {
                 sys::wait_for_running_programs();
@@ -232,6 +238,11 @@ impl DataPath {
         adopt_names(actual, &mut self.identities);
         Ok(())
     }
+}
+
+/// What says which slot a client of the pool belongs to.
+fn client_keys(pool: &Pool) -> (u32, Address, Address) {
+    (pool.flags, pool.ipv4_mask, pool.ipv6_mask)
 }
 
 fn adopt_server(number: u32, server: &Server, actual: &mut Desired, identities: &mut Identities) {

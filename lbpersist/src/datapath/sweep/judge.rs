@@ -75,12 +75,26 @@ pub(super) fn connection(
     };
     if silent_ns <= limit_ns {
         ConnectionFate::Open
-    } else if connection.suspect != 0 && silent_ns > limit_ns.saturating_mul(2) {
+    } else if connection.suspect != 0 && now_ns.saturating_sub(suspected_ns(connection)) > limit_ns
+    {
         ConnectionFate::Idle
     } else {
         ConnectionFate::Suspect
     }
 }
+
+/// What [`Connection::suspect`] is of a connection that is suspected at `now_ns`.
+pub(super) fn suspect_since(now_ns: u64) -> u32 {
+    u32::try_from(now_ns / SECOND_NS + 1).unwrap_or(u32::MAX)
+}
+
+/// Since when a connection has its next packet noted. Its silence before that says little, since a packet of an unmarked
+/// slot is not noted, and nobody suspects while no daemon runs.
+fn suspected_ns(connection: &Connection) -> u64 {
+    u64::from(connection.suspect) * SECOND_NS
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// What is to become of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +124,7 @@ mod tests {
 
     use super::{ConnectionFate::*, *};
 
-    const SECOND: u64 = 1_000_000_000;
+    const SECOND: u64 = SECOND_NS;
 
     fn limits() -> Limits {
         Limits::from(&IdleLimits::default())
@@ -127,16 +141,17 @@ mod tests {
 
     #[test]
     fn a_silent_connection_is_suspected_and_then_ended() {
-        // (state, suspect, seconds of silence, fate); limits are an hour, and two minutes when closing.
+        // (state, suspected since, seconds of silence, fate); limits are an hour, and two minutes when closing.
         let rows = [
             (State::Established, 0, 3_600, Open),
             (State::Established, 0, 3_601, Suspect),
             (State::Established, 0, 9_000, Suspect),
-            (State::Established, 1, 7_200, Suspect),
-            (State::Established, 1, 7_201, Idle),
+            (State::Established, 3_612, 7_202, Suspect),
+            (State::Established, 3_612, 7_203, Idle),
+            (State::Established, 9_012, 9_003, Suspect),
             (State::ClientClosed, 0, 120, Open),
             (State::ClientClosed, 0, 121, Suspect),
-            (State::ServerClosed, 1, 241, Idle),
+            (State::ServerClosed, 132, 243, Idle),
         ];
         for (state, suspect, silence, fate) in rows {
             let now = (10 + silence) * SECOND;

@@ -242,7 +242,7 @@ impl Sweep {
         if let Some(operation) = operation {
             self.requests.push(Request {
                 operation: operation as u32,
-                argument: 0,
+                argument: judge::suspect_since(now_ns),
                 entry,
                 connection: *key,
                 created_ns: connection.entry_created_ns,
