@@ -1,0 +1,19 @@
+//! The program on single packets: what a row shows, the packet in, the verdict and what it is counted under, the packet out.
+//!
+//! `setup` holds the network that all rows share and what clients do in it; the other modules are the rows, by theme.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod answer;
+mod closing;
+mod down;
+mod forward;
+mod malformed;
+mod mask;
+mod pass;
+mod persistence;
+mod refused;
+mod restart;
+mod ring;
+mod setup;
+mod sweep;
+mod udp;

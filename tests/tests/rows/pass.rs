@@ -1,0 +1,154 @@
+//! What is not ours goes to the stack, every byte as it came.
+
+use std::net::SocketAddr;
+
+use etherparse::PacketBuilder;
+use lbpersist_common::{reason::Reason, tcp::flag};
+use lbpersist_tests::{
+    packet::Packet,
+    rig::{Action, Outcome},
+    topology::Family,
+};
+
+use crate::setup::{DNS, SERVER_PORT, Text, V4, V6, WEB, client, server_address};
+
+const MAC: [u8; 6] = [2, 9, 9, 9, 9, 9];
+
+#[test]
+fn what_is_not_ours_passes_unchanged() {
+    let Some(mut rig) = Text::default().rig() else { return };
+    let mut rows = foreign_frames();
+    for family in Family::BOTH {
+        rows.extend(foreign_packets(family));
+    }
+    rows.extend(fragments());
+    for (shows, packet, reason) in rows {
+        let passed = Outcome { action: Action::Pass, reason, packet: packet.clone() };
+        assert_eq!(rig.send(&packet).unwrap(), passed, "{shows}");
+    }
+    assert_eq!(rig.entries().unwrap(), []);
+    assert_eq!(rig.connections().unwrap(), []);
+    assert_eq!(rig.handshakes().unwrap(), []);
+}
+
+type Row = (&'static str, Vec<u8>, Reason);
+
+fn foreign_frames() -> Vec<Row> {
+    let frame = |ether_type: u16, length: usize| {
+        let mut frame = [[0xff; 6], MAC].concat();
+        frame.extend(ether_type.to_be_bytes());
+        frame.resize(14 + length, 0x5a);
+        frame
+    };
+    vec![
+        ("an ARP request", frame(0x0806, 28), Reason::NotIp),
+        ("link-layer discovery", frame(0x88cc, 100), Reason::NotIp),
+        ("a frame that tells its length", frame(46, 46), Reason::NotIp),
+        ("nothing but the frame", frame(0x88cc, 0), Reason::NotIp),
+        ("the IPv4 type in the other byte order", frame(0x0008, 40), Reason::NotIp),
+    ]
+}
+
+fn foreign_packets(family: Family) -> Vec<Row> {
+    let (from, service) = (client(family, 1), family.service(WEB));
+    let at = |port| SocketAddr::new(service.ip(), port);
+    let other = SocketAddr::new(server_address(family, 50), WEB);
+    let tcp = |to| Packet::tcp(from, to, flag::SYN).bytes();
+    let udp = |to| Packet::udp(from, to).bytes();
+    vec![
+        ("a SYN to another address", tcp(other), Reason::NotOurs),
+        ("a SYN to another port", tcp(at(81)), Reason::NotOurs),
+        ("a SYN to the UDP service", tcp(at(DNS)), Reason::NotOurs),
+        ("a datagram to the TCP service", udp(at(WEB)), Reason::NotOurs),
+        (
+            "a SYN to a server itself",
+            tcp((server_address(family, 11), SERVER_PORT).into()),
+            Reason::NotOurs,
+        ),
+        ("echo to the service", echo(from, service), Reason::OtherProtocol),
+        ("GRE to the service", with_protocol(tcp(service), family, 47), Reason::OtherProtocol),
+        ("SCTP to the service", with_protocol(tcp(service), family, 132), Reason::OtherProtocol),
+    ]
+}
+
+fn fragments() -> Vec<Row> {
+    let tcp = |family: Family| Packet::tcp(client(family, 1), family.service(WEB), flag::ACK);
+    let flagged = |high: u8, low: u8| {
+        let mut frame = tcp(V4).payload(&[1; 64]).bytes();
+        frame[14 + 6] = high;
+        frame[14 + 7] = low;
+        frame
+    };
+    let fragment_header = {
+        // Next header TCP, offset 0, more fragments.
+        let mut frame = tcp(V6).bytes();
+        frame[14 + 6] = 44;
+        frame.splice(54..54, [6, 0, 0, 1, 0, 0, 0, 9]);
+        frame[14 + 5] += 8;
+        frame
+    };
+    vec![
+        ("the first fragment", flagged(0x20, 0), Reason::Fragment),
+        ("a later fragment", flagged(0x20, 8), Reason::Fragment),
+        ("the last fragment", flagged(0, 8), Reason::Fragment),
+        ("the farthest fragment", flagged(0x1f, 0xff), Reason::Fragment),
+        ("a fragment of IPv6", fragment_header, Reason::Fragment),
+    ]
+}
+
+#[test]
+fn a_packet_that_may_be_fragmented_is_no_fragment_yet() {
+    let Some(mut rig) = Text::default().rig() else { return };
+    let mut frame = Packet::tcp(client(V4, 1), V4.service(WEB), flag::ACK).bytes();
+    assert_eq!(frame[14 + 6], 0x40, "others may not");
+    frame[14 + 6] = 0;
+    assert_eq!(rig.send(&frame).unwrap().reason, Reason::Forwarded);
+}
+
+#[test]
+fn mapped_addresses_on_the_wire_are_nobodys() {
+    let Some(mut rig) = Text::default().rig() else { return };
+    let mapped = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+        SocketAddr::V6(_) => address,
+    };
+    let rows = [
+        ("to the mapped address of a service", client(V6, 1), mapped(V4.service(WEB))),
+        ("from a mapped client", mapped(client(V4, 1)), V6.service(WEB)),
+        (
+            "from the mapped address of a server",
+            mapped((server_address(V4, 11), SERVER_PORT).into()),
+            client(V6, 1),
+        ),
+    ];
+    for (shows, from, to) in rows {
+        let packet = Packet::tcp(from, to, flag::SYN).bytes();
+        let outcome = rig.send(&packet).unwrap();
+        assert_eq!(outcome.action, Action::Pass, "{shows}");
+        assert_eq!(outcome.packet, packet, "{shows}");
+    }
+}
+
+fn echo(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ethernet2(MAC, MAC);
+    match (from, to) {
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => builder
+            .ipv4(from.ip().octets(), to.ip().octets(), 64)
+            .icmpv4_echo_request(7, 1)
+            .write(&mut bytes, b"ping")
+            .unwrap(),
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => builder
+            .ipv6(from.ip().octets(), to.ip().octets(), 64)
+            .icmpv6_echo_request(7, 1)
+            .write(&mut bytes, b"ping")
+            .unwrap(),
+        (from, to) => panic!("{from} and {to} are of two families"),
+    }
+    bytes
+}
+
+fn with_protocol(mut frame: Vec<u8>, family: Family, protocol: u8) -> Vec<u8> {
+    frame[if family == V4 { 14 + 9 } else { 14 + 6 }] = protocol;
+    frame
+}
