@@ -76,7 +76,7 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
             match visit.judge(known.binding) {
                 // Its server knows best what a SYN on an open connection means (RFC 5961, section 4).
                 Bound::Usable => return Ok(known.binding.server),
-                Bound::Refused => {}
+                Bound::Refused => return Err(Reason::ServerDown),
                 // Nobody is left at the other end: the client begins anew from the same port.
                 Bound::Gone => forget(visit, &known, now),
             }

@@ -58,6 +58,8 @@ fn to_server(
     flow: &Flow,
     service: &Service,
 ) -> Result<(Verdict, Reason), Reason> {
+    // Before the tables are told of a packet that goes no further.
+    rewrite::may_hop(packet)?;
     let pool = select::pool(service)?;
     let number = select::server(flow, service, pool)?;
     let server = SERVERS.get(number).ok_or(Reason::NoServer)?;
@@ -69,7 +71,7 @@ fn to_server(
     {
         return Ok((answer::too_big(context, fits), Reason::TooBig));
     }
-    rewrite::hop(packet)?;
+    rewrite::hop(packet);
     let length = packet.length;
     count::service(service.index, |counters| {
         counters.packets += 1;
@@ -101,7 +103,8 @@ fn to_client(
     reverse: &Reverse,
 ) -> Result<Verdict, Reason> {
     let hop = hop_to(&flow.to.address)?;
-    rewrite::hop(packet)?;
+    rewrite::may_hop(packet)?;
+    rewrite::hop(packet);
     select::note_answer(flow, reverse);
     rewrite::source(packet, flow, &reverse.address, reverse.port);
     let length = packet.length;

@@ -52,27 +52,28 @@ fn ipv4_address(field: &mut [u8; 4], address: &Address) -> Change {
     Change::NONE.and_u32(was, is)
 }
 
-/// Takes one from the time to live or hop limit; a packet that has only one left goes no further.
+/// Whether the packet may go through one more router.
 #[inline(always)]
-pub(crate) fn hop(packet: &mut Packet<'_>) -> Result<(), Reason> {
+pub(crate) fn may_hop(packet: &Packet<'_>) -> Result<(), Reason> {
+    let left = match &packet.network {
+        Network::V4(header) => header.ttl,
+        Network::V6(header) => header.hop_limit,
+    };
+    if left <= 1 { Err(Reason::HopLimit) } else { Ok(()) }
+}
+
+/// Takes one from the time to live or hop limit of a packet that [`may_hop`].
+#[inline(always)]
+pub(crate) fn hop(packet: &mut Packet<'_>) {
     match &mut packet.network {
         Network::V4(header) => {
-            if header.ttl <= 1 {
-                return Err(Reason::HopLimit);
-            }
             let was = [header.ttl, header.proto];
             header.ttl -= 1;
             header.check =
                 Change::NONE.and_u16(was, [header.ttl, header.proto]).apply(header.check);
         }
-        Network::V6(header) => {
-            if header.hop_limit <= 1 {
-                return Err(Reason::HopLimit);
-            }
-            header.hop_limit -= 1;
-        }
+        Network::V6(header) => header.hop_limit -= 1,
     }
-    Ok(())
 }
 
 /// Addresses the frame to the next hop.

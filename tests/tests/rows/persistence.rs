@@ -3,7 +3,7 @@
 use lbpersist_common::{counter::Event, reason::Reason, tcp::flag};
 use lbpersist_tests::{packet::Packet, rig::Rig, topology::Family, wait};
 
-use crate::setup::{SERVER_PORT, Text, V4, Visits as _, at_port, client, server_address};
+use crate::setup::{SERVER_PORT, Text, V4, Visits as _, at_port, client, server_address, web};
 
 #[test]
 fn an_entry_is_earned_by_the_third_packet() {
@@ -24,6 +24,24 @@ fn an_entry_is_earned_by_the_third_packet() {
         assert_eq!((key.client_port, key.service_port), (40_000, 80));
         let events = [Event::HandshakeStarted, Event::ConnectionOpened, Event::EntryCreated];
         assert_eq!(events.map(|event| rig.event(event).unwrap()), [1, 1, 1]);
+    }
+}
+
+#[test]
+fn a_packet_that_goes_no_further_changes_nothing() {
+    for family in Family::BOTH {
+        let Some(mut rig) = Text::servers(&[11, 12]).rig() else { return };
+        let (known, stranger) = (client(family, 1), client(family, 2));
+        rig.open(known);
+        let before = (rig.entries().unwrap(), rig.connections().unwrap());
+        let last = |from, flags| Packet::tcp(from, web(from), flags).hops(1);
+        for packet in
+            [last(stranger, flag::SYN), last(known, flag::RST), last(known, flag::FIN | flag::ACK)]
+        {
+            assert_eq!(rig.send_packet(&packet).reason, Reason::HopLimit);
+        }
+        assert_eq!((rig.entries().unwrap(), rig.connections().unwrap()), before);
+        assert_eq!(rig.handshakes().unwrap(), []);
     }
 }
 

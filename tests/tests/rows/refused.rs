@@ -38,7 +38,6 @@ fn a_syn_is_answered_with_a_reset() {
         let plain = Packet { link: LINK, ..Packet::tcp(from, web(from), flag::SYN) };
         let mut packets = vec![
             plain.clone(),
-            plain.clone().hops(1),
             plain.clone().tcp_options(&[1; 40]),
             plain.clone().payload(b"early data"),
         ];
