@@ -28,7 +28,10 @@ use lbpersist_common::{
     reason::Reason,
 };
 
-use crate::{case::Door, frame::End};
+use crate::{
+    case::{Door, Way},
+    frame::End,
+};
 
 /// The interface that packets of a test run come in by: loopback of any network namespace. They leave by it too, which
 /// the program answers with `XDP_TX`.
@@ -57,24 +60,23 @@ pub(crate) struct Counts {
 impl Door {
     /// What clients connect to.
     pub(crate) fn service(self) -> End {
-        let address = match self {
-            Self::TcpV6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10)),
-            Self::TcpV4 | Self::UdpV4 | Self::TcpV4Masked => {
-                IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10))
-            }
+        let address = if self.is_ipv6() {
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10))
+        } else {
+            IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10))
         };
         End { address, port: 80 }
     }
 
     /// The server of that number, from 1 on.
     pub(crate) fn server(self, number: u16) -> End {
-        let address = match self {
-            Self::TcpV6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, number)),
-            Self::TcpV4 | Self::UdpV4 | Self::TcpV4Masked => {
-                IpAddr::V4(Ipv4Addr::new(192, 0, 2, number as u8))
-            }
+        let address = if self.is_ipv6() {
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 5, 0, 0, 0, 0, number))
+        } else {
+            IpAddr::V4(Ipv4Addr::new(192, 0, 2, number as u8))
         };
-        End { address, port: SERVER_PORT }
+        let port = if self.way() == Way::Nat { SERVER_PORT } else { self.service().port };
+        End { address, port }
     }
 
     /// IANA protocol number.
@@ -187,11 +189,18 @@ fn model(door: Door, tables: u32, weights: &[u16]) -> Result<Model> {
         "[data_path]\nentry_table = {tables}\nconnection_table = {tables}\n\
          [[virtual_service]]\nname = \"service\"\naddress = \"{}\"\nport = {}\nprotocol = \"{}\"\npool = \"pool\"\n\
          [[persistence_profile]]\nname = \"client\"\ntimeout = \"1h\"\nipv4_mask = {}\n\
-         [[pool]]\nname = \"pool\"\npersistence_profile = \"client\"\nservers = [\n",
+         [[pool]]\nname = \"pool\"\npersistence_profile = \"client\"\n{}\nservers = [\n",
         service.address,
         service.port,
         if door.protocol() == UDP { "udp" } else { "tcp" },
         door.mask(),
+        match door.way() {
+            Way::Nat => "forwarding = \"nat\"",
+            Way::Direct => "forwarding = \"direct\"",
+            Way::Tunnel(_) =>
+                "forwarding = \"tunnel\"\ntunnel_source_ipv4 = \"192.0.2.200\"\n\
+                 tunnel_source_ipv6 = \"2001:db8:5::fffe\"",
+        },
     );
     for (number, weight) in (1..).zip(weights) {
         let End { address, port } = door.server(number);

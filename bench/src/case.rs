@@ -27,6 +27,38 @@ pub(crate) enum Door {
     UdpV4,
     /// IPv4 TCP, its clients under a mask of 24 bits.
     TcpV4Masked,
+    /// IPv4 TCP to servers that answer clients themselves.
+    DirectV4,
+    /// The same through a tunnel over IPv4.
+    TunnelV4,
+    /// IPv6 TCP through a tunnel over IPv6.
+    TunnelV6,
+}
+
+/// How packets reach servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Nat,
+    Direct,
+    /// With so many bytes before the packet.
+    Tunnel(usize),
+}
+
+impl Door {
+    /// How its packets reach servers.
+    pub(crate) fn way(self) -> Way {
+        match self {
+            Self::TcpV4 | Self::TcpV6 | Self::UdpV4 | Self::TcpV4Masked => Way::Nat,
+            Self::DirectV4 => Way::Direct,
+            Self::TunnelV4 => Way::Tunnel(20),
+            Self::TunnelV6 => Way::Tunnel(40),
+        }
+    }
+
+    /// Whether clients and servers speak IPv6.
+    pub(crate) fn is_ipv6(self) -> bool {
+        matches!(self, Self::TcpV6 | Self::TunnelV6)
+    }
 }
 
 /// What is replayed.
@@ -79,7 +111,10 @@ const ESTABLISHED: Case = Case {
 };
 
 /// All of them.
-pub(crate) const CASES: [Case; 11] = [
+pub(crate) const CASES: [Case; 14] = [
+    Case { name: "tunnel-v4", door: Door::TunnelV4, ..ESTABLISHED },
+    Case { name: "tunnel-v6", door: Door::TunnelV6, ..ESTABLISHED },
+    Case { name: "direct-v4", door: Door::DirectV4, ..ESTABLISHED },
     ESTABLISHED,
     Case {
         name: "nat-v4-reverse",

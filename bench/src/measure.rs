@@ -3,13 +3,15 @@
 //! Runs of the program take turns with runs of its floors, so that all meet the machine in the same state, and counters
 //! must say that every packet of a run was treated as the case says: what was not done is not measured.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
 use bytemuck::Zeroable as _;
 use lbpersist_common::{counter::Event, net::UDP, reason::Reason, tcp::flag};
 
 use crate::{
     balancer::{Balancer, Counts, SERVERS},
-    case::{self, Before, Case, Door, EVER_NEW, Packets},
+    case::{self, Before, Case, Door, EVER_NEW, Packets, Way},
     figures::{Figure, Spread, System},
     frame::{self, End, Headers, Offsets},
     plan::{ETHERNET, FRAME, Plan, Turn},
@@ -249,6 +251,7 @@ impl<'case> Measurement<'case> {
         if self.case.packets == Packets::Elsewhere {
             ensure!(packet == frame::build(&sent), "the packet was changed");
         } else {
+            let packet = self.unpacked(packet)?;
             let (from, to) = frame::carried(&packet, &sent)?;
             self.check_ends(&sent, from, to)?;
         }
@@ -257,10 +260,29 @@ impl<'case> Measurement<'case> {
         self.replay.set_turn(Turn { client, ..Turn::default() })
     }
 
+    /// The frame as it was before a tunnel, if it leads to one of the servers.
+    fn unpacked(&self, frame: Vec<u8>) -> Result<Vec<u8>> {
+        let Way::Tunnel(outer) = self.case.door.way() else { return Ok(frame) };
+        let (ethernet, rest) = frame.split_at(14);
+        let (header, inner) = rest.split_at(outer);
+        let end = if outer == 20 { header[16..20].to_vec() } else { header[24..40].to_vec() };
+        let servers = (1..=SERVERS).map(|number| self.case.door.server(number).address);
+        let known = servers.into_iter().any(|server| match server {
+            IpAddr::V4(server) => end == server.octets(),
+            IpAddr::V6(server) => end == server.octets(),
+        });
+        ensure!(known, "the tunnel leads to {end:?}, which is no server");
+        Ok([ethernet, inner].concat())
+    }
+
     fn check_ends(&self, sent: &Headers, from: End, to: End) -> Result<()> {
         let door = self.case.door;
         if self.case.packets == Packets::Answers {
             ensure!(from == door.service() && to == sent.to, "it went from {from:?} to {to:?}");
+            return Ok(());
+        }
+        if door.way() != Way::Nat {
+            ensure!(from == sent.from && to == sent.to, "it went from {from:?} to {to:?}");
             return Ok(());
         }
         // Of the servers that a moved ring no longer has, only the tables know.
@@ -302,11 +324,13 @@ fn first_port(case: &Case) -> u16 {
 fn headers(case: &Case) -> Headers {
     let first = if case.clients == [EVER_NEW] { FIRST_NEW_CLIENT } else { FIRST_CLIENT };
     let address = match case.door {
-        Door::TcpV6 => {
+        Door::TcpV6 | Door::TunnelV6 => {
             let high = u16::try_from(first >> 16).unwrap_or_default();
             std::net::Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, high, first as u16).into()
         }
-        Door::TcpV4 | Door::UdpV4 | Door::TcpV4Masked => first.to_be_bytes().into(),
+        Door::TcpV4 | Door::UdpV4 | Door::TcpV4Masked | Door::DirectV4 | Door::TunnelV4 => {
+            first.to_be_bytes().into()
+        }
     };
     let client = End { address, port: first_port(case) };
     let (from, to) = match case.packets {
