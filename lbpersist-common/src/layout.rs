@@ -17,9 +17,11 @@ pub struct Layout {
     pub next_id: u32,
     /// Zero.
     pub reserved: u32,
+    /// Added to the clock, wrapping around; 0 but in tests.
+    pub clock_offset_ns: u64,
 }
 
-const _: () = assert!(size_of::<Layout>() == 16);
+const _: () = assert!(size_of::<Layout>() == 24);
 
 /// Whose name a record of the `names` map holds.
 #[repr(C)]

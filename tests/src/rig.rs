@@ -7,13 +7,14 @@ use std::{
     collections::BTreeSet,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{TestRun as _, TestRunOptions};
 use lbpersist::{
-    config,
+    clock, config,
     datapath::{
         DataPath, Error,
         desired::{Desired, Facts, ServerKey},
@@ -44,6 +45,8 @@ pub struct Rig {
     pins: Pins,
     model: Model,
     sweep: Sweep,
+    // What the program's clock says when it runs next; `None` leaves it alone.
+    clock: Option<u64>,
     /// The servers that are down.
     pub down: BTreeSet<ServerKey>,
     /// The network.
@@ -107,6 +110,33 @@ impl Rig {
         Ok(())
     }
 
+    /// Sets the program's clock, which then stands still but for what a single run takes. The same time is to be passed to
+    /// the sweep.
+    pub fn set_clock(&mut self, now_ns: u64) {
+        self.clock = Some(now_ns);
+    }
+
+    /// Begins anew with another configuration: empty tables, new rings without marks, every server up.
+    pub fn reset(&mut self, configuration: &str) -> Result<()> {
+        self.model.services.clear();
+        self.model.pools.clear();
+        self.down.clear();
+        self.apply()?;
+        let maps = &mut self.data_path().maps;
+        for (key, _) in maps.entries.all()? {
+            maps.entries.remove(&key)?;
+        }
+        for (key, _) in maps.connections.all()? {
+            maps.connections.remove(&key)?;
+        }
+        for (key, _) in maps.handshakes.all()? {
+            maps.handshakes.remove(&key)?;
+        }
+        self.configure(configuration)?;
+        self.sweep = sweep(&self.model);
+        Ok(())
+    }
+
     /// The data path.
     ///
     /// # Panics
@@ -117,6 +147,7 @@ impl Rig {
 
     /// Runs the program on a frame, which must count under exactly one reason.
     pub fn send(&mut self, frame: &[u8]) -> Result<Outcome> {
+        self.turn_clock()?;
         let before = self.verdicts()?;
         let mut packet = vec![0; ROOM];
         let result = self.data_path().object.program()?.test_run(TestRunOptions {
@@ -164,28 +195,26 @@ impl Rig {
     }
 
     /// Sweeps the handshakes at that time.
-    pub fn sweep_handshakes(&mut self, now_ns: u64) -> Result<(), Error> {
+    pub fn sweep_handshakes(&mut self, now_ns: u64) -> Result<()> {
+        self.turn_clock()?;
         let Self { data_path, sweep, .. } = self;
-        sweep.handshakes(data_path.as_mut().expect("it is open"), now_ns)
+        Ok(sweep.handshakes(data_path.as_mut().expect("it is open"), now_ns)?)
     }
 
     /// Makes one whole pass of the sweep at that time.
-    ///
-    /// # Panics
-    /// When it does not end.
-    pub fn sweep_pass(&mut self, now_ns: u64) -> Result<(), Error> {
-        let Self { data_path, sweep, .. } = self;
-        let data_path = data_path.as_mut().expect("it is open");
+    pub fn sweep_pass(&mut self, now_ns: u64) -> Result<()> {
+        let start = Instant::now();
         let mut begun = false;
-        wait::until("a pass of the sweep", || match sweep.portion(data_path, now_ns) {
-            Err(error) => Some(Err(error)),
-            Ok(Progress::Rest) if begun => Some(Ok(())),
-            Ok(Progress::Rest) => None,
-            Ok(Progress::More) => {
-                begun = true;
-                None
+        loop {
+            self.turn_clock()?;
+            let Self { data_path, sweep, .. } = self;
+            match sweep.portion(data_path.as_mut().expect("it is open"), now_ns)? {
+                Progress::Rest if begun => return Ok(()),
+                Progress::Rest => thread::sleep(Duration::from_millis(1)),
+                Progress::More => begun = true,
             }
-        })
+            ensure!(start.elapsed() < wait::SOON, "a pass of the sweep does not end");
+        }
     }
 
     fn load(configuration: &str, view: View) -> Result<Self> {
@@ -198,9 +227,18 @@ impl Rig {
         let model = config::parse(configuration)?;
         let data_path = Some(DataPath::open(&pins.directory(), &model.data_path)?);
         let sweep = sweep(&model);
-        let mut rig = Self { data_path, pins, model, sweep, down: BTreeSet::new(), view };
+        let mut rig =
+            Self { data_path, pins, model, sweep, clock: None, down: BTreeSet::new(), view };
         rig.apply()?;
         Ok(rig)
+    }
+
+    fn turn_clock(&mut self) -> Result<()> {
+        let Some(now_ns) = self.clock else { return Ok(()) };
+        let map = &mut self.data_path().maps.layout;
+        let mut layout = map.get(&0, 0)?;
+        layout.clock_offset_ns = now_ns.wrapping_sub(clock::now_ns());
+        Ok(map.set(0, layout, 0)?)
     }
 
     fn verdicts(&mut self) -> Result<Vec<u64>> {

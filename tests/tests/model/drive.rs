@@ -1,0 +1,502 @@
+//! Has each event happen to the rules and to the program, and compares verdicts and tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{Debug, Display, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use lbpersist_common::{
+    counter::Event as Counted,
+    net::Address,
+    persistence::{Entry, EntryKey},
+    reason::Reason,
+    server::Binding,
+    tcp::flag,
+};
+use lbpersist_tests::{packet::Packet, rig::Rig};
+
+use crate::{
+    events::{Case, Event, Plan, SERVERS, Who},
+    rules::{
+        Answer, CLOSING_IDLE, Down, Flow, HANDSHAKE_IDLE, Key, MILLISECOND, Pool, Rules, SECOND,
+        SLOTS, Says, Server, Service, State, TCP_IDLE, UDP_IDLE,
+    },
+    setup::V4,
+};
+
+/// Clients: some share a /24.
+const CLIENTS: [Ipv4Addr; 6] = [
+    Ipv4Addr::new(172, 16, 1, 7),
+    Ipv4Addr::new(172, 16, 1, 8),
+    Ipv4Addr::new(172, 16, 2, 7),
+    Ipv4Addr::new(172, 16, 3, 7),
+    Ipv4Addr::new(172, 16, 3, 9),
+    Ipv4Addr::new(172, 17, 0, 1),
+];
+const POOLS: [&str; 2] = ["a", "b"];
+/// The number of a pool's UDP service; 0 and 1 are TCP.
+const UDP: usize = 2;
+/// Where the virtual clock begins.
+const START: u64 = 100_000 * SECOND;
+const TENTH: u64 = 100 * MILLISECOND;
+
+type Check = Result<(), String>;
+
+/// A case under way.
+struct Run<'rig> {
+    rig: &'rig mut Rig,
+    rules: Rules,
+    now: u64,
+    /// The server that each client met last.
+    met: BTreeMap<Flow, u8>,
+    /// The program's numbers of services, and scopes of entries.
+    services: BTreeMap<u32, Service>,
+    scopes: BTreeMap<u32, (usize, Option<usize>)>,
+    faults: u64,
+}
+
+/// A disagreement: after how many events, and what differs.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) events: usize,
+    pub(crate) what: String,
+}
+
+/// Carries a case out.
+pub(crate) fn run(rig: &mut Rig, case: &Case) -> Result<(), Found> {
+    let mut run = begin(rig, case).map_err(|what| Found { events: 0, what })?;
+    // The sweep comes to every end, where it may find what nothing else has shown.
+    for (n, event) in case.events.iter().chain([&Event::Sweep]).enumerate() {
+        let found = |what| Found { events: n + 1, what: format!("{event:?}: {what}") };
+        run.event(*event).map_err(found)?;
+    }
+    Ok(())
+}
+
+fn begin<'rig>(rig: &'rig mut Rig, case: &Case) -> Result<Run<'rig>, String> {
+    let rules = Rules::new(case.pools.iter().enumerate().map(|(n, plan)| pool(n, plan)).collect());
+    rig.set_clock(START);
+    rig.reset(&text(&rules.pools)).map_err(told)?;
+    let faults = faults(rig)?;
+    let mut run = Run {
+        rig,
+        rules,
+        now: START,
+        met: BTreeMap::new(),
+        services: BTreeMap::new(),
+        scopes: BTreeMap::new(),
+        faults,
+    };
+    run.learn_numbers();
+    Ok(run)
+}
+
+impl Run<'_> {
+    fn event(&mut self, event: Event) -> Check {
+        match event {
+            Event::Syn(who) => self.syn(self.flow(who))?,
+            Event::Client(who, says) => self.segment(self.flow(who), says)?,
+            Event::Server(who, says) => self.answer(self.flow(who), says)?,
+            Event::Open(who) => {
+                let flow = self.flow(who);
+                self.syn(flow)?;
+                self.answer(flow, Says::Nothing)?;
+                self.segment(flow, Says::Nothing)?;
+            }
+            Event::Close(who) => {
+                let flow = self.flow(who);
+                self.segment(flow, Says::Fin)?;
+                self.answer(flow, Says::Fin)?;
+                self.segment(flow, Says::Nothing)?;
+            }
+            Event::Datagram(who) => self.datagram(who)?,
+            Event::Pass(tenths) => self.now = self.now / TENTH * TENTH + u64::from(tenths) * TENTH,
+            Event::Sweep => self.sweep()?,
+            Event::SweepHandshakes => {
+                let now = self.tick()?;
+                self.rules.sweep_handshakes(now);
+                self.rig.sweep_handshakes(now).map_err(told)?;
+            }
+            Event::Turn(pool, place) => {
+                self.change(pool, place, |server| server.up = !server.up)?
+            }
+            Event::Swap(pool, place) => self.swap(pool, place)?,
+            Event::Weigh(pool, place, weight) => {
+                self.change(pool, place, |server| server.weight = weight)?;
+            }
+            Event::Timeout(pool, milliseconds) => {
+                let pool = self.pool(pool);
+                let timeout = &mut self.rules.pools[pool].timeout;
+                if *timeout > 0 {
+                    *timeout = milliseconds * MILLISECOND;
+                }
+                self.configure()?;
+            }
+            Event::Flush(number) => self.flush(number)?,
+            Event::FlushAll => {
+                while !self.rules.entries.is_empty() {
+                    self.flush(0)?;
+                }
+            }
+            Event::Restart => {
+                self.rig.reopen().map_err(told)?;
+                self.rig.apply().map_err(told)?;
+            }
+        }
+        self.compare()
+    }
+
+    fn syn(&mut self, flow: Flow) -> Check {
+        let now = self.tick()?;
+        let expected = self.rules.syn(flow, now);
+        self.forwarded(flow, &tcp(flow, flag::SYN), expected)
+    }
+
+    fn segment(&mut self, flow: Flow, says: Says) -> Check {
+        let now = self.tick()?;
+        let expected = self.rules.segment(flow, says, now);
+        self.forwarded(flow, &tcp(flow, flags(says)), expected)
+    }
+
+    fn datagram(&mut self, Who(client, port, pool, _): Who) -> Check {
+        let flow = self.flow(Who(client, port, pool, 2));
+        let now = self.tick()?;
+        let expected = self.rules.datagram(flow, now);
+        self.forwarded(flow, &Packet::udp(from(flow), to(flow.service)), expected)
+    }
+
+    /// The server's segment to a client that met it; without one nothing happens.
+    fn answer(&mut self, flow: Flow, says: Says) -> Check {
+        let now = self.tick()?;
+        let Some(&host) = self.met.get(&flow) else { return Ok(()) };
+        let service = to(flow.service);
+        let server = SocketAddr::new(address(host), service.port());
+        let packet = Packet::tcp(server, from(flow), flags(says));
+        let outcome = self.rig.send(&packet.bytes()).map_err(told)?;
+        let servers = &self.rules.pools[flow.service.pool].servers;
+        if !servers.iter().any(|server| server.host == host && !server.removed) {
+            return same("a removed server's segment is", &outcome.reason, &Reason::NotOurs);
+        }
+        self.rules.answer(flow, says, now);
+        same("an answer is", &outcome.reason, &Reason::Returned)?;
+        let IpAddr::V4(source) = service.ip() else { return Ok(()) };
+        same("it comes from", &outcome.packet[26..30], &source.octets()[..])
+    }
+
+    /// Sends a client's packet and compares where it goes.
+    fn forwarded(&mut self, flow: Flow, packet: &Packet, expected: Answer) -> Check {
+        let outcome = self.rig.send(&packet.bytes()).map_err(told)?;
+        let found = match outcome.reason {
+            Reason::Forwarded => {
+                let host = outcome.packet[33];
+                self.met.insert(flow, host);
+                Answer::To(host)
+            }
+            Reason::ServerDown => Answer::Refused,
+            Reason::NoServer => Answer::Nobody,
+            other => return Err(format!("counted as {other:?}")),
+        };
+        same(&format!("{flow:?} goes"), &found, &expected)
+    }
+
+    fn sweep(&mut self) -> Check {
+        let now = self.tick()?;
+        self.rig.sweep_pass(now).map_err(told)?;
+        let left: BTreeSet<Flow> = self.connections()?.into_keys().collect();
+        self.rules.sweep(&left, now)
+    }
+
+    fn change(&mut self, pool: u8, place: u8, change: impl Fn(&mut Server)) -> Check {
+        let pool = self.pool(pool);
+        let host = host(pool, place);
+        self.change_servers(pool, |servers| {
+            servers
+                .iter_mut()
+                .filter(|server| server.host == host && !server.removed)
+                .for_each(change);
+        })
+    }
+
+    /// Removes a server or adds it: as another server, even at the same address.
+    fn swap(&mut self, pool: u8, place: u8) -> Check {
+        let pool = self.pool(pool);
+        let host = host(pool, place);
+        self.change_servers(pool, |servers| {
+            match servers.iter_mut().find(|server| server.host == host && !server.removed) {
+                Some(server) => server.removed = true,
+                None => servers.push(Server { host, weight: 1, up: true, removed: false }),
+            }
+        })
+    }
+
+    /// Changes a pool's servers, unless it would have none with a weight, which a configuration must not say.
+    fn change_servers(&mut self, pool: usize, change: impl FnOnce(&mut Vec<Server>)) -> Check {
+        let servers = &mut self.rules.pools[pool].servers;
+        let before = servers.clone();
+        change(servers);
+        if !servers.iter().any(|server| !server.removed && server.weight > 0) {
+            *servers = before;
+        }
+        self.configure()
+    }
+
+    fn configure(&mut self) -> Check {
+        self.tick()?;
+        self.rig.down.clear();
+        for (pool, name) in self.rules.pools.iter().zip(POOLS) {
+            let down = pool.servers.iter().filter(|server| !server.removed && !server.up);
+            let keys = down.map(|server| (name.to_owned(), address(server.host), None));
+            self.rig.down.extend(keys);
+        }
+        self.rig.configure(&text(&self.rules.pools)).map(drop).map_err(told)
+    }
+
+    fn flush(&mut self, number: u8) -> Check {
+        let keys: Vec<Key> = self.rules.entries.keys().copied().collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let key = keys[usize::from(number) % keys.len()];
+        self.rules.entries.remove(&key);
+        let (real, _) = self.real_entry(&key)?;
+        self.rig.data_path().maps.entries.remove(&real).map(drop).map_err(told)
+    }
+
+    /// The next moment, with every entry settled.
+    fn tick(&mut self) -> Result<u64, String> {
+        self.now += 1000;
+        self.rig.set_clock(self.now);
+        for key in self.rules.unsettled(self.now) {
+            let (_, entry) = self.real_entry(&key)?;
+            self.rules.settle(&key, entry.idle_since_ns)?;
+        }
+        Ok(self.now)
+    }
+
+    /// Compares all tables, and that no count had to be put right.
+    fn compare(&mut self) -> Check {
+        let entries: BTreeMap<Key, (Option<u8>, u32)> = self
+            .rig
+            .entries()
+            .map_err(told)?
+            .iter()
+            .map(|(key, entry)| Ok((self.key(key)?, (self.host(entry.binding), entry.open))))
+            .collect::<Result<_, String>>()?;
+        let expected = self.rules.entries.iter();
+        let expected = expected
+            .map(|(key, entry)| (*key, (self.host_at(key.pool, entry.server), entry.open)))
+            .collect();
+        same("the entries are", &entries, &expected)?;
+        let expected = self.rules.connections.iter();
+        let expected = expected
+            .map(|(flow, known)| {
+                (*flow, (self.host_at(flow.service.pool, known.server), known.state))
+            })
+            .collect();
+        same("the connections are", &self.connections()?, &expected)?;
+        let handshakes: BTreeMap<Flow, Option<u8>> = self
+            .rig
+            .handshakes()
+            .map_err(told)?
+            .iter()
+            .map(|(key, begun)| {
+                let flow = self.known(key.client, key.client_port, key.service)?;
+                Ok((flow, self.host(begun.binding)))
+            })
+            .collect::<Result<_, String>>()?;
+        let expected = self.rules.handshakes.iter();
+        let expected = expected
+            .map(|(flow, begun)| (*flow, self.host_at(flow.service.pool, begun.server)))
+            .collect();
+        same("the handshakes are", &handshakes, &expected)?;
+        same("counts put right and records refused are", &faults(self.rig)?, &self.faults)
+    }
+
+    fn connections(&mut self) -> Result<BTreeMap<Flow, (Option<u8>, State)>, String> {
+        let all = self.rig.connections().map_err(told)?;
+        all.iter()
+            .map(|(key, connection)| {
+                let state = match connection.state {
+                    0 => State::Flow,
+                    1 => State::Established,
+                    2 => State::ClientClosed,
+                    3 => State::ServerClosed,
+                    _ => State::Closed,
+                };
+                let flow = self.known(key.client, key.client_port, key.service)?;
+                Ok((flow, (self.host(connection.binding), state)))
+            })
+            .collect()
+    }
+
+    fn real_entry(&mut self, key: &Key) -> Result<(EntryKey, Entry), String> {
+        let entries = self.rig.entries().map_err(told)?;
+        let found = entries.into_iter().find(|(real, _)| self.key(real).as_ref() == Ok(key));
+        found.ok_or_else(|| format!("there is no entry of {key:?}"))
+    }
+
+    /// The numbers stay the same while services and pools do.
+    fn learn_numbers(&mut self) {
+        for pool in 0..self.rules.pools.len() {
+            for number in 0..=UDP {
+                let service = Service { pool, number };
+                let at = to(service);
+                let services = &self.rig.data_path().actual().services;
+                let (_, found) = services
+                    .iter()
+                    .find(|(endpoint, _)| endpoint.port == at.port())
+                    .expect("the service is configured");
+                let (id, scope) = (found.id, found.scope);
+                self.services.insert(id, service);
+                let shared = self.rules.pools[pool].shared;
+                self.scopes.insert(scope, (pool, (!shared).then_some(number)));
+            }
+        }
+    }
+
+    fn key(&self, key: &EntryKey) -> Result<Key, String> {
+        let scope = self.scopes.get(&key.scope);
+        let &(pool, service) = scope.ok_or_else(|| format!("no service has {key:?}"))?;
+        Ok(Key { client: key.client.ipv4_octets().into(), pool, service })
+    }
+
+    fn known(&self, client: Address, port: u16, service: u32) -> Result<Flow, String> {
+        let service = self.services.get(&service);
+        let service = *service.ok_or_else(|| format!("no service has {service:?}"))?;
+        Ok(Flow { client: client.ipv4_octets().into(), port, service })
+    }
+
+    /// The server a binding of the program means, if it is still there.
+    fn host(&mut self, binding: Binding) -> Option<u8> {
+        let server = self.rig.data_path().actual().servers.get(&binding.server)?;
+        (server.generation == binding.generation).then_some(server.address.bytes[15])
+    }
+
+    /// The same for one of the rules.
+    fn host_at(&self, pool: usize, place: usize) -> Option<u8> {
+        let server = self.rules.pools[pool].servers[place];
+        (!server.removed).then_some(server.host)
+    }
+
+    fn pool(&self, pool: u8) -> usize {
+        usize::from(pool) % self.rules.pools.len()
+    }
+
+    fn flow(&self, Who(client, port, pool, service): Who) -> Flow {
+        let service = Service { pool: self.pool(pool), number: service.into() };
+        let client = CLIENTS[usize::from(client) % CLIENTS.len()];
+        Flow { client, port: 40_000 + u16::from(port), service }
+    }
+}
+
+fn same<T: PartialEq + Debug + ?Sized>(what: &str, found: &T, expected: &T) -> Check {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what} {found:?}\n   by the rules {expected:?}"))
+}
+
+fn told(error: impl Display) -> String {
+    format!("{error:#}")
+}
+
+fn faults(rig: &mut Rig) -> Result<u64, String> {
+    let mut sum = 0;
+    for event in [Counted::EntryRepaired, Counted::TableRefused] {
+        sum += rig.event(event).map_err(told)?;
+    }
+    Ok(sum)
+}
+
+fn flags(says: Says) -> u8 {
+    flag::ACK
+        | match says {
+            Says::Nothing => 0,
+            Says::Fin => flag::FIN,
+            Says::Rst => flag::RST,
+        }
+}
+
+fn tcp(flow: Flow, flags: u8) -> Packet {
+    Packet::tcp(from(flow), to(flow.service), flags)
+}
+
+fn from(flow: Flow) -> SocketAddr {
+    (flow.client, flow.port).into()
+}
+
+fn to(service: Service) -> SocketAddr {
+    let port = [80, 81, 53][service.number] + if service.pool == 0 { 0 } else { 10 };
+    V4.service(port)
+}
+
+fn host(pool: usize, place: u8) -> u8 {
+    11 + place % SERVERS + if pool == 0 { 0 } else { SERVERS }
+}
+
+fn address(host: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, host])
+}
+
+fn pool(number: usize, plan: &Plan) -> Pool {
+    let servers = plan.weights.iter().zip(0..).map(|(&weight, place)| Server {
+        host: host(number, place),
+        weight,
+        up: true,
+        removed: false,
+    });
+    Pool {
+        timeout: plan.timeout * MILLISECOND,
+        mask: plan.mask,
+        shared: plan.shared,
+        down: plan.down,
+        servers: servers.collect(),
+    }
+}
+
+/// The configuration of these pools.
+pub(crate) fn text(pools: &[Pool]) -> String {
+    let ms = |time: u64| format!("\"{}ms\"", time / MILLISECOND);
+    let mut text = format!(
+        "[data_path]\nring_size = {SLOTS}\nentry_table = 1024\nconnection_table = 1024\n\
+         handshake_table = 1024\n[idle_limits]\ntcp = {}\ntcp_closing = {}\nhandshake = {}\nudp = {}\n",
+        ms(TCP_IDLE),
+        ms(CLOSING_IDLE),
+        ms(HANDSHAKE_IDLE),
+        ms(UDP_IDLE)
+    );
+    for (number, (pool, name)) in pools.iter().zip(POOLS).enumerate() {
+        let down = match pool.down {
+            Down::Immediate => "immediate",
+            Down::Never => "never",
+            Down::Continue => "continue",
+        };
+        let timeout = if pool.timeout == 0 { "\"0\"".to_owned() } else { ms(pool.timeout) };
+        let scope = if pool.shared { "pool" } else { "virtual-service" };
+        let mask = pool.mask;
+        let _ = writeln!(
+            text,
+            "[[persistence_profile]]\nname = \"{name}\"\ntimeout = {timeout}\nipv4_mask = {mask}\n\
+             scope = \"{scope}\"\nserver_down = \"{down}\"\n[[pool]]\nname = \"{name}\"\n\
+             persistence_profile = \"{name}\"\nservers = ["
+        );
+        for server in pool.servers.iter().filter(|server| !server.removed) {
+            let (address, weight) = (address(server.host), server.weight);
+            let _ = writeln!(text, "  {{ address = \"{address}\", weight = {weight} }},");
+        }
+        text += "]\n";
+        for service in 0..=UDP {
+            let at = to(Service { pool: number, number: service });
+            let protocol = if service == UDP { "udp" } else { "tcp" };
+            let _ = writeln!(
+                text,
+                "[[virtual_service]]\nname = \"{name}{service}\"\naddress = \"{}\"\nport = {}\n\
+                 protocol = \"{protocol}\"\npool = \"{name}\"",
+                at.ip(),
+                at.port()
+            );
+        }
+    }
+    text
+}
