@@ -165,6 +165,7 @@ fn note(place: *mut Connection, entry: &EntryKey, seen: Seen, flags: u8, now: u6
     if after as u32 != connection.state {
         connection.state = after as u32;
         connection.last_seen_ns = now;
+        connection.suspect = 0;
         if let State::Closed = after {
             count::event(Event::ConnectionClosed);
             persistence::close(entry, connection.entry_created_ns, now);

@@ -69,7 +69,7 @@ fn repair_entry(request: &Request) -> bool {
         return false;
     }
     if request.argument == 0 {
-        entry.idle_since_ns = clock::now_ns();
+        entry.idle_since_ns = entry.idle_since_ns.max(clock::now_ns());
     }
     counted(Event::EntryRepaired)
 }

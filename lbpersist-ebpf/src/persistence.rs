@@ -54,7 +54,8 @@ pub(crate) fn close(key: &EntryKey, created_ns: u64, now: u64) {
     if entry.created_ns != created_ns || entry.open == 0 {
         return;
     }
-    entry.idle_since_ns = now;
+    // Later than now while a UDP client of the same key counts as open.
+    entry.idle_since_ns = entry.idle_since_ns.max(now);
     // SAFETY: as above; the count is changed atomically.
     unsafe { atomic::add((&raw mut (*place).open).cast(), Entry::CLOSED) };
 }
