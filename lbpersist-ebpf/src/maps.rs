@@ -25,7 +25,8 @@ use lbpersist_common::{
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const SHARED_INNER: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 
-/// One record: the version of all this. Written by the daemon at start; read by whoever opens the maps.
+/// One record: the version of all this, and an offset of the clock. Written by the daemon at start; read by whoever opens the
+/// maps, and where a packet needs the time.
 #[btf_map(name = "layout")]
 pub(crate) static LAYOUT: Array<Layout, 1> = Array::new();
 

@@ -119,7 +119,7 @@ impl Run<'_> {
                 self.rig.sweep_handshakes(now).map_err(told)?;
             }
             Event::Turn(pool, place) => {
-                self.change(pool, place, |server| server.up = !server.up)?
+                self.change(pool, place, |server| server.up = !server.up)?;
             }
             Event::Swap(pool, place) => self.swap(pool, place)?,
             Event::Weigh(pool, place, weight) => {

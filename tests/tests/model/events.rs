@@ -60,7 +60,9 @@ pub(crate) enum Event {
 }
 
 pub(crate) fn cases() -> impl Strategy<Value = Case> {
-    (vec(plan(), 1..=2), vec(event(), 30..=80)).prop_map(|(pools, events)| Case { pools, events })
+    // A restart loads the program anew, which takes as long as two hundred packets.
+    let event = prop_oneof![300 => event(), 1 => Just(Event::Restart)];
+    (vec(plan(), 1..=2), vec(event, 30..=80)).prop_map(|(pools, events)| Case { pools, events })
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
@@ -101,7 +103,6 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(pool, to)| Event::Timeout(pool, to)),
         2 => any::<u8>().prop_map(Event::Flush),
         1 => Just(Event::FlushAll),
-        1 => Just(Event::Restart),
     ]
 }
 

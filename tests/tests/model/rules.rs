@@ -232,12 +232,12 @@ impl Rules {
 
     /// A client's SYN.
     pub(crate) fn syn(&mut self, flow: Flow, now: u64) -> Answer {
-        let mut refused = None;
         if let Some(known) = self.connections.get(&flow).copied() {
             match (known.state, self.standing(&flow, known.server)) {
                 (State::Closed, _) => drop(self.connections.remove(&flow)),
                 (_, Standing::Usable) => return self.to(&flow, known.server),
-                (_, Standing::Refused) => refused = Some(known),
+                // Its client may go on trying, but not begin anew.
+                (_, Standing::Refused) => return Answer::Refused,
                 // Nobody is left at the other end, so the connection is over.
                 (_, Standing::Gone) => self.end(&flow, &known, now),
             }
@@ -253,10 +253,6 @@ impl Rules {
             Some((_, Standing::Gone)) | None => self.pool(&flow).pick(&flow),
         };
         let Some(server) = server else { return Answer::Nobody };
-        if let Some(old) = refused {
-            // The client has begun anew, and elsewhere.
-            self.end(&flow, &old, now);
-        }
         self.handshakes.insert(flow, Handshake { server, started: now });
         self.to(&flow, server)
     }
