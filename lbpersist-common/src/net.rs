@@ -51,6 +51,19 @@ impl Address {
         high == 0 && low & MAPPED_BITS == mapped & MAPPED_BITS
     }
 
+    /// Whether a host may send from this address: it is not unspecified, loopback, multicast or broadcast (RFC 1122, section
+    /// 3.2.1.3; RFC 4291, section 2.7).
+    #[inline(always)]
+    pub fn may_be_source(&self) -> bool {
+        let [high, low] = self.words();
+        if self.is_ipv4() {
+            let first = self.bytes[12];
+            first != 0 && first != 127 && first < 224
+        } else {
+            self.bytes[0] != 0xff && (high != 0 || u64::from_be(low) > 1)
+        }
+    }
+
     /// The last four bytes: the IPv4 address when [`is_ipv4`](Self::is_ipv4).
     #[inline(always)]
     pub const fn ipv4_octets(&self) -> [u8; 4] {
@@ -179,6 +192,27 @@ mod tests {
             assert_eq!(u128::from_be_bytes(mask.bytes), expected, "/{bits}");
             assert_eq!(mask.prefix_length(), bits);
         }
+    }
+
+    #[test]
+    fn some_addresses_are_never_a_source() {
+        for (octets, may) in [
+            ([10, 0, 0, 1], true),
+            ([223, 255, 255, 255], true),
+            ([0, 0, 0, 0], false),
+            ([127, 0, 0, 1], false),
+            ([224, 0, 0, 1], false),
+            ([255, 255, 255, 255], false),
+        ] {
+            assert_eq!(Address::from_ipv4(octets).may_be_source(), may, "{octets:?}");
+        }
+        let ipv6 = |first, last| {
+            let mut bytes = [0; 16];
+            (bytes[0], bytes[15]) = (first, last);
+            Address::from_ipv6(bytes).may_be_source()
+        };
+        assert!(ipv6(0x20, 1) && ipv6(0xfe, 1) && ipv6(0, 2));
+        assert!(!ipv6(0xff, 1) && !ipv6(0, 0) && !ipv6(0, 1));
     }
 
     #[test]

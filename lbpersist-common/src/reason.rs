@@ -32,11 +32,14 @@ pub enum Reason {
     OtherProtocol = 12,
     /// Too big for the tunnel to its server: answered with the size that fits.
     TooBig = 13,
+    /// From an address that no client has: a service's or a server's own, or one that is never a source. Dropped: an answer to
+    /// it would come back as another client's packet, for ever.
+    ImpossibleSource = 14,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -51,6 +54,7 @@ impl Reason {
         Self::HopLimit,
         Self::OtherProtocol,
         Self::TooBig,
+        Self::ImpossibleSource,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -73,6 +77,7 @@ impl Reason {
             Self::HopLimit => "hop_limit",
             Self::OtherProtocol => "other_protocol",
             Self::TooBig => "too_big",
+            Self::ImpossibleSource => "impossible_source",
         }
     }
 
@@ -95,6 +100,7 @@ impl Reason {
             Self::HopLimit => "dropped: time to live or hop limit used up",
             Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
             Self::TooBig => "answered: too big for the tunnel to the server",
+            Self::ImpossibleSource => "dropped: from a service, a server's port, or nobody",
         }
     }
 }

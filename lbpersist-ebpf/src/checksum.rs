@@ -2,6 +2,8 @@
 
 use lbpersist_common::net::Address;
 
+use network_types::ip::Ipv4Hdr;
+
 use crate::load;
 
 /// A ones' complement sum of 16-bit words, in the machine's byte order, which such a sum does not mind (RFC 1071, section 2).
@@ -44,6 +46,20 @@ impl Sum {
     pub(crate) fn checksum(self) -> [u8; 2] {
         (!fold(self.0)).to_ne_bytes()
     }
+}
+
+/// Whether the checksum of an IPv4 header without options is right.
+#[inline(always)]
+pub(crate) fn is_right(header: &Ipv4Hdr) -> bool {
+    let sum = Sum::ZERO
+        .and_u16([header.vihl, header.tos])
+        .and_u16(header.tot_len)
+        .and_u16(header.id)
+        .and_u16(header.frags)
+        .and_u16([header.ttl, header.proto])
+        .and_u16(header.check)
+        .and_words(&[header.src_addr, header.dst_addr]);
+    sum.checksum() == [0, 0]
 }
 
 /// What has changed below a checksum: the ones' complement sum of what was and what is.

@@ -27,8 +27,10 @@ impl Choice {
     #[inline(always)]
     pub(crate) fn result(self) -> Result<u32, Reason> {
         const DOWN: u32 = REFUSED | Reason::ServerDown as u32;
+        const SOURCE: u32 = REFUSED | Reason::ImpossibleSource as u32;
         match self.0 {
             DOWN => Err(Reason::ServerDown),
+            SOURCE => Err(Reason::ImpossibleSource),
             number if number & REFUSED != 0 => Err(Reason::NoServer),
             number => Ok(number),
         }

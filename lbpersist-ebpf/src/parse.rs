@@ -11,7 +11,7 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use crate::{cursor::Cursor, load};
+use crate::{checksum, cursor::Cursor, load};
 
 /// A TCP header without its options (RFC 9293, section 3.1). The bit fields of `network_types::tcp::TcpHdr` are read bit
 /// by bit; here they are the two bytes they come in.
@@ -64,12 +64,18 @@ impl<'packet> Packet<'packet> {
         let mut cursor = Cursor::new(context);
         let length = cursor.left() as u64;
         let ethernet: &mut EthHdr = cursor.take().ok_or(Reason::NotIp)?;
-        if ethernet.ether_type == EtherType::Ipv4 as u16 {
+        let is_ipv4 = ethernet.ether_type == EtherType::Ipv4 as u16;
+        if !is_ipv4 && ethernet.ether_type != EtherType::Ipv6 as u16 {
+            return Err(Reason::NotIp);
+        }
+        // A frame to a group is to many machines: if each carried it, its packet would arrive as often.
+        if ethernet.dst_addr[0] & 1 != 0 {
+            return Err(Reason::NotOurs);
+        }
+        if is_ipv4 {
             Self::ipv4(ethernet, cursor, length)
-        } else if ethernet.ether_type == EtherType::Ipv6 as u16 {
-            Self::ipv6(ethernet, cursor, length)
         } else {
-            Err(Reason::NotIp)
+            Self::ipv6(ethernet, cursor, length)
         }
     }
 
@@ -114,6 +120,9 @@ impl<'packet> Packet<'packet> {
         let header_length = usize::from(header.vihl & 0x0f) * 4;
         let total = usize::from(u16::from_be_bytes(header.tot_len));
         if header.vihl >> 4 != 4 || header_length < Ipv4Hdr::LEN || total > available {
+            return Err(Reason::Malformed);
+        }
+        if header_length == Ipv4Hdr::LEN && !checksum::is_right(header) {
             return Err(Reason::Malformed);
         }
         const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;

@@ -7,7 +7,7 @@
 use lbpersist_common::{
     connection::ConnectionKey,
     hash,
-    net::{self, Address},
+    net::{self, Address, Endpoint},
     persistence::EntryKey,
     reason::Reason,
     ring::{Slot, slot_of},
@@ -86,6 +86,9 @@ pub(crate) fn server(flow: &Flow, service: &Service, pool: &Pool) -> Result<u32,
 /// The choice for a packet that has to read the tables.
 #[inline(never)]
 fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, side: u32) -> Choice {
+    if !flow.from.address.may_be_source() || is_ours(&flow.from) {
+        return Err(Reason::ImpossibleSource).into();
+    }
     let visit = Visit {
         service,
         pool,
@@ -103,6 +106,14 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
     } else {
         udp::server(&visit).into()
     }
+}
+
+/// Whether an end is a service, or the end of a server that its service's answers come from. Were it taken for a client, its
+/// answers would be balanced as another client's packets, and over UDP that would never end.
+#[inline(always)]
+fn is_ours(end: &Endpoint) -> bool {
+    // SAFETY: only whether there is a value is asked.
+    unsafe { SERVICES.get(end).is_some() || REVERSE.get(end).is_some() }
 }
 
 /// Tells the tables of a server's segment that may close its connection.

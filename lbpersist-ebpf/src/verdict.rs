@@ -48,7 +48,8 @@ impl Verdict {
             | Reason::NoNextHop
             | Reason::NoRoute
             | Reason::HopLimit
-            | Reason::TooBig => Self::Drop,
+            | Reason::TooBig
+            | Reason::ImpossibleSource => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::NotOurs

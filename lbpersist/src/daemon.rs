@@ -99,6 +99,8 @@ struct Daemon {
     _checker: Checker,
     failing: BTreeMap<ServerKey, BTreeSet<String>>,
     looked: HashMap<(u32, IpAddr), Instant>,
+    // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
+    attached: BTreeMap<String, u32>,
     _lock: Option<File>,
 }
 
@@ -144,6 +146,7 @@ impl Daemon {
             _checker: checker,
             failing,
             looked: HashMap::new(),
+            attached: BTreeMap::new(),
             _lock: lock,
         };
         daemon.update()?;
@@ -153,15 +156,49 @@ impl Daemon {
     }
 
     fn attach(&mut self) -> Result<(), Error> {
-        let pins = self.data_path.pins().clone();
-        let program = self.data_path.object.program()?;
         // Interfaces that were attached by hand get this program as well.
-        let mut names = attach::interfaces(&pins)?;
+        let mut names = attach::interfaces(self.data_path.pins())?;
         names.retain(|name| !self.model.interfaces.contains(name));
         names.retain(|name| self.view.link_by_name(name).is_some());
         names.extend(self.model.interfaces.iter().cloned());
-        let done = attach::attach_all(program, &pins, &self.view, &names)?;
+        self.attach_to(&names)
+    }
+
+    /// Puts the program on configured interfaces that have come back since it was last put on them.
+    fn follow_interfaces(&mut self) {
+        let view = &self.view;
+        self.attached.retain(|name, index| {
+            let stays = view.links.get(index).is_some_and(|link| link.name == *name);
+            if !stays {
+                tracing::warn!(interface = name, "gone; its packets are not balanced");
+            }
+            stays
+        });
+        let back: Vec<String> = self
+            .model
+            .interfaces
+            .iter()
+            .filter(|name| !self.attached.contains_key(*name) && view.link_by_name(name).is_some())
+            .cloned()
+            .collect();
+        for name in back {
+            // One that refuses now is tried again when something else about the network changes.
+            if let Err(error) = self.attach_to(std::slice::from_ref(&name)) {
+                tracing::warn!(interface = name, %error, "cannot attach again");
+            }
+        }
+    }
+
+    fn attach_to(&mut self, names: &[String]) -> Result<(), Error> {
+        let pins = self.data_path.pins().clone();
+        let program = self.data_path.object.program()?;
+        let done = attach::attach_all(program, &pins, &self.view, names)?;
         for (name, done) in names.iter().zip(done) {
+            if let Some((index, _)) = self.view.link_by_name(name)
+                && self.model.interfaces.contains(name)
+            {
+                self.attached.insert(name.clone(), index);
+            }
             match done {
                 Attached::Native => tracing::info!(interface = name, "attached in the driver"),
                 Attached::Generic => tracing::warn!(
@@ -185,6 +222,7 @@ impl Daemon {
                 changed = self.views.changed() => {
                     changed.map_err(|_| network::Error::Closed)?;
                     self.take_view();
+                    self.follow_interfaces();
                     self.update()?;
                     self.look_for_neighbours().await;
                 }

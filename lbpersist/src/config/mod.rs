@@ -21,7 +21,8 @@ mod words;
 mod tests;
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -51,9 +52,21 @@ pub fn parse(text: &str) -> Result<Model, Problems> {
 
 /// Reads a configuration file.
 pub fn load(path: &Path) -> Result<Model, LoadError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
     parse(&text).map_err(|problems| LoadError::Wrong { path: path.to_owned(), problems })
+}
+
+/// The most bytes that are taken for a configuration; every server there can be fits.
+const MOST_BYTES: u64 = 8 << 20;
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = fs::File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if length as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("it has more than {} MiB", MOST_BYTES >> 20)));
+    }
+    Ok(text)
 }
 
 /// Something wrong with a configuration.

@@ -39,6 +39,13 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
         }
         if let Some(service) = services.get(&way.to) {
             problems.push(Problem { line: way.server.line, message: loops(&way, service) });
+        } else if let Some(service) =
+            raw.services.iter().find(|service| service.value.address == Some(way.to.address))
+        {
+            let problem = Problem { line: way.server.line, message: not_a_server(&way, service) };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
         if forwarding != RawForwarding::Nat {
             continue;
@@ -161,6 +168,15 @@ fn other_family(way: &Way<'_>, forwarding: &str) -> Option<String> {
     Some(format!(
         "server {server} of pool {pool} is {own}, but virtual_service {name} (line {line}) is {other}; {forwarding} cannot change the family"
     ))
+}
+
+/// A service's address belongs to the balancer, where no server listens.
+fn not_a_server(way: &Way<'_>, service: &Declared<RawService>) -> String {
+    let (address, pool) = (way.to.address, way.pool.label());
+    let (name, line) = (service.label(), service.line);
+    format!(
+        "server {address} of pool {pool} has the address of virtual_service {name} (line {line}), which is the balancer's own"
+    )
 }
 
 fn loops(way: &Way<'_>, service: &Declared<RawService>) -> String {

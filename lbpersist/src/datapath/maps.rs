@@ -150,6 +150,9 @@ impl Maps {
         // The version first: of another layout, other maps may have values of other sizes.
         let layout: Array<MapData, Layout> = open(pins, "layout")?;
         let found = layout.get(&0, 0).map_err(|error| Error::map("layout", error))?.version;
+        if found == 0 {
+            return Err(Error::NotLoaded(pins.path().to_owned()));
+        }
         if found != layout::VERSION {
             return Err(other_layout(pins, found));
         }

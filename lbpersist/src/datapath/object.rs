@@ -126,10 +126,14 @@ pub(super) fn program_in<'ebpf>(
 
 /// Removes every pin, and with the last of them the maps and programs themselves. Says whether there was anything.
 pub fn remove_all(pins: &PinDirectory) -> Result<bool, Error> {
-    match fs::remove_dir_all(pins.path()) {
+    remove_directory(pins.path())
+}
+
+fn remove_directory(path: &Path) -> Result<bool, Error> {
+    match fs::remove_dir_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::Pin { action: "remove", path: pins.path().to_owned(), source }),
+        Err(source) => Err(Error::Pin { action: "remove", path: path.to_owned(), source }),
     }
 }
 
@@ -181,6 +185,10 @@ fn refuse_other_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Resu
     }
     let layout: Vec<(u32, Layout)> = maps::scan(pins, "layout")?;
     let Some((_, layout)) = layout.first() else { return Ok(()) };
+    if layout.version == 0 {
+        // Whoever made these maps ended before it had finished: no program has run on them, and nothing is lost.
+        return remove_directory(&pins.maps()).and_then(|_| prepare_directories(pins));
+    }
     if layout.version != layout::VERSION {
         return Err(maps::other_layout(pins, layout.version));
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use etherparse::PacketBuilder;
 use lbpersist_common::{reason::Reason, tcp::flag};
 use lbpersist_tests::{
-    packet::Packet,
+    packet::{Link, Packet},
     rig::{Action, Outcome},
     topology::Family,
 };
@@ -29,6 +29,56 @@ fn what_is_not_ours_passes_unchanged() {
     assert_eq!(rig.entries().unwrap(), []);
     assert_eq!(rig.connections().unwrap(), []);
     assert_eq!(rig.handshakes().unwrap(), []);
+}
+
+#[test]
+fn frames_to_a_group_are_not_carried() {
+    let Some(mut rig) = Text::default().rig() else { return };
+    for family in Family::BOTH {
+        for group in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]] {
+            let packet = Packet::tcp(client(family, 1), family.service(WEB), flag::SYN);
+            let frame = Packet { link: Link { destination: group, ..packet.link }, ..packet };
+            assert_eq!(rig.send(&frame.bytes()).unwrap().reason, Reason::NotOurs, "{group:x?}");
+        }
+    }
+    assert_eq!(rig.handshakes().unwrap(), []);
+}
+
+#[test]
+fn nobody_is_a_client_who_cannot_be_one() {
+    let Some(mut rig) = Text::default().rig() else { return };
+    for (family, sources) in [
+        (V4, ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"]),
+        (V6, ["::", "::1", "ff02::1", "ff0e::1"]),
+    ] {
+        let mut ends: Vec<SocketAddr> =
+            sources.map(|source| SocketAddr::new(source.parse().unwrap(), 40_000)).into();
+        // Answers to these would be balanced again, and the answers to those, and so on.
+        ends.push(family.service(DNS));
+        ends.push(family.service(WEB));
+        ends.push(SocketAddr::new(server_address(family, 11), SERVER_PORT));
+        for from in ends {
+            let datagram = Packet::udp(from, family.service(DNS)).bytes();
+            let outcome = rig.send(&datagram).unwrap();
+            let tcp_only = from == family.service(WEB);
+            let expected = if tcp_only { Reason::Forwarded } else { Reason::ImpossibleSource };
+            assert_eq!(outcome.reason, expected, "a datagram from {from}");
+            let syn = Packet::tcp(from, family.service(WEB), flag::SYN).bytes();
+            let udp_only = from == family.service(DNS);
+            let expected = if udp_only { Reason::Forwarded } else { Reason::ImpossibleSource };
+            assert_eq!(rig.send(&syn).unwrap().reason, expected, "a SYN from {from}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_header_checksum_is_not_carried_on() {
+    let Some(mut rig) = Text::default().rig() else { return };
+    let mut packet = Packet::tcp(client(V4, 1), V4.service(WEB), flag::SYN).bytes();
+    packet[24] ^= 0x10;
+    let passed =
+        Outcome { action: Action::Pass, reason: Reason::Malformed, packet: packet.clone() };
+    assert_eq!(rig.send(&packet).unwrap(), passed);
 }
 
 type Row = (&'static str, Vec<u8>, Reason);
@@ -77,7 +127,7 @@ fn fragments() -> Vec<Row> {
         let mut frame = tcp(V4).payload(&[1; 64]).bytes();
         frame[14 + 6] = high;
         frame[14 + 7] = low;
-        frame
+        checked(frame)
     };
     let fragment_header = {
         // Next header TCP, offset 0, more fragments.
@@ -102,7 +152,7 @@ fn a_packet_that_may_be_fragmented_is_no_fragment_yet() {
     let mut frame = Packet::tcp(client(V4, 1), V4.service(WEB), flag::ACK).bytes();
     assert_eq!(frame[14 + 6], 0x40, "others may not");
     frame[14 + 6] = 0;
-    assert_eq!(rig.send(&frame).unwrap().reason, Reason::Forwarded);
+    assert_eq!(rig.send(&checked(frame)).unwrap().reason, Reason::Forwarded);
 }
 
 #[test]
@@ -150,5 +200,16 @@ fn echo(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
 
 fn with_protocol(mut frame: Vec<u8>, family: Family, protocol: u8) -> Vec<u8> {
     frame[if family == V4 { 14 + 9 } else { 14 + 6 }] = protocol;
+    if family == V4 { checked(frame) } else { frame }
+}
+
+/// The frame with the checksum of its IPv4 header put right.
+fn checked(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[24..26].fill(0);
+    let words = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
     frame
 }
