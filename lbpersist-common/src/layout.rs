@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Raised whenever a key, a value or the meaning of one changes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The one record of the `layout` map.
 #[repr(C)]
