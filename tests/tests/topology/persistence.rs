@@ -97,7 +97,8 @@ fn an_entry_outlives_an_idle_connection_and_ends_its_timeout_after_the_close() {
         entries().len() == 2
     });
     wait::until_true("the entries end", || entries().is_empty());
-    assert!(closed.elapsed() > Duration::from_secs(2), "{:?}", closed.elapsed());
+    // The clock of the tables may be a tick behind.
+    assert!(closed.elapsed() > Duration::from_millis(1_950), "{:?}", closed.elapsed());
     assert!(closed.elapsed() < Duration::from_secs(5), "{:?}", closed.elapsed());
 }
 

@@ -43,7 +43,8 @@ fn an_entry_ends_its_timeout_after_the_client_fell_silent() {
         lab.bindings().len() == 1
     });
     wait::until_true("the entry ends", || lab.bindings().is_empty());
-    assert!(asked.elapsed() > Duration::from_secs(2), "{:?}", asked.elapsed());
+    // The clock of the tables may be a tick behind.
+    assert!(asked.elapsed() > Duration::from_millis(1_950), "{:?}", asked.elapsed());
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
