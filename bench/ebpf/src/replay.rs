@@ -68,8 +68,11 @@ fn write(context: &XdpContext, plan: &Plan, turn: &Turn) -> Option<()> {
     let address = plan.first_address.wrapping_add(turn.client).to_be();
     if plan.wide == 0 {
         let place = place(context, plan.address_at, 4)?;
+        // SAFETY: the four bytes lie inside the packet, and any bits are a value.
+        let was = u32::from_ne_bytes(unsafe { *(place as *const [u8; 4]) });
         // SAFETY: the four bytes lie inside the packet.
         unsafe { store_u32(place, address) };
+        correct_checksum(context, was, address)?;
     } else {
         let place = place(context, plan.address_at.wrapping_sub(4), 8)?;
         // SAFETY: the eight bytes lie inside the packet.
@@ -85,6 +88,21 @@ fn write(context: &XdpContext, plan: &Plan, turn: &Turn) -> Option<()> {
     // The verifier learns nothing from the comparison that a length of one is turned into.
     // SAFETY: as above.
     unsafe { *(place(context, plan.flags_at, 2)? as *mut u8) = flags };
+    Some(())
+}
+
+/// Puts the checksum of the IPv4 header right after four of its bytes have changed (RFC 1624, equation 3).
+#[inline(always)]
+fn correct_checksum(context: &XdpContext, was: u32, is: u32) -> Option<()> {
+    const CHECKSUM: u16 = ETHERNET as u16 + 10;
+    let checksum = place(context, CHECKSUM, 2)? as *mut u16;
+    // SAFETY: two bytes inside the packet, at an even address.
+    let sum = unsafe { u64::from(!*checksum) } + u64::from(!was) + u64::from(is);
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    // SAFETY: as above.
+    unsafe { *checksum = !(sum as u16) };
     Some(())
 }
 
