@@ -51,14 +51,7 @@ impl Sum {
 /// Whether the checksum of an IPv4 header without options is right.
 #[inline(always)]
 pub(crate) fn is_right(header: &Ipv4Hdr) -> bool {
-    let sum = Sum::ZERO
-        .and_u16([header.vihl, header.tos])
-        .and_u16(header.tot_len)
-        .and_u16(header.id)
-        .and_u16(header.frags)
-        .and_u16([header.ttl, header.proto])
-        .and_u16(header.check)
-        .and_words(&[header.src_addr, header.dst_addr]);
+    let sum = Sum::ZERO.and_words(load::ipv4_words(header));
     sum.checksum() == [0, 0]
 }
 

@@ -7,7 +7,7 @@
 use core::arch::asm;
 
 use lbpersist_common::net::{Address, FrameAddresses};
-use network_types::eth::EthHdr;
+use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 
 /// Four bytes, in the machine's byte order.
 #[inline(always)]
@@ -19,6 +19,14 @@ pub(crate) fn u32(bytes: &[u8; 4]) -> u32 {
              options(pure, readonly, nostack, preserves_flags));
     }
     word as u32
+}
+
+/// An IPv4 header without its options, four bytes at a time.
+#[inline(always)]
+pub(crate) fn ipv4_words(header: &Ipv4Hdr) -> &[[u8; 4]; 5] {
+    const { assert!(size_of::<Ipv4Hdr>() == 20) };
+    // SAFETY: both are twenty bytes of alignment 1, valid for every bit pattern.
+    unsafe { &*core::ptr::from_ref(header).cast() }
 }
 
 /// Sixteen bytes.
