@@ -1,0 +1,202 @@
+//! The daemon: one task owns the state and brings the kernel in line with it.
+//!
+//! Health reports and changes of the network come in as events; each burst of them leads to one computation of what the maps
+//! should hold and one application of the difference. Between events the sweep does its portions.
+
+mod events;
+mod interfaces;
+mod neighbours;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::File,
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use self::events::{adopted_failures, targets};
+use crate::{
+    clock,
+    datapath::{
+        self, DataPath,
+        desired::{Desired, Facts, ServerKey},
+        maps::PinDirectory,
+        object,
+        sweep::{Progress, Sweep},
+    },
+    health::{Checker, Report},
+    model::Model,
+    network::{self, View, Watcher},
+};
+
+/// What stops the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's half.
+    #[error(transparent)]
+    DataPath(#[from] datapath::Error),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    /// Signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(std::io::Error),
+    /// Another daemon.
+    #[error(
+        "another lbpersist runs on {0}; stop it first, or give this one a --pin-dir of its own"
+    )]
+    AlreadyRunning(String),
+}
+
+/// Runs until SIGTERM or SIGINT. What is in the kernel stays there and goes on.
+pub async fn run(model: Model, pins: &PinDirectory) -> Result<(), Error> {
+    let (watcher, views) = Watcher::start().await?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let (report, reports) = mpsc::channel(1_024);
+
+    let mut daemon = Daemon::start(model, pins, watcher, views, report).await?;
+    tracing::info!("ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        result = daemon.serve(reports) => result?,
+    }
+    tracing::info!(
+        "stopping; the kernel goes on forwarding until `lbpersist detach --all` removes it"
+    );
+    Ok(())
+}
+
+/// Takes the lock that keeps a second daemon off the same maps. It ends with the file.
+pub fn lock(pins: &PinDirectory) -> Result<Option<File>, std::io::Error> {
+    let directory = File::open(pins.path())?;
+    match directory.try_lock() {
+        Ok(()) => Ok(Some(directory)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+struct Daemon {
+    model: Model,
+    data_path: DataPath,
+    sweep: Sweep,
+    watcher: Watcher,
+    views: watch::Receiver<Arc<View>>,
+    view: View,
+    // Aborts its checks when dropped.
+    _checker: Checker,
+    failing: BTreeMap<ServerKey, BTreeSet<String>>,
+    looked: HashMap<(u32, IpAddr), Instant>,
+    // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
+    attached: BTreeMap<String, u32>,
+    _lock: Option<File>,
+}
+
+impl Daemon {
+    async fn start(
+        model: Model,
+        pins: &PinDirectory,
+        watcher: Watcher,
+        views: watch::Receiver<Arc<View>>,
+        report: mpsc::Sender<Report>,
+    ) -> Result<Self, Error> {
+        let view = views.borrow().as_ref().clone();
+        for interface in &model.interfaces {
+            if view.link_by_name(interface).is_none() {
+                return Err(datapath::Error::NoInterface(interface.clone()).into());
+            }
+        }
+        object::mount_bpf_file_system(pins);
+        object::prepare_directories(pins)?;
+        let lock = lock(pins).map_err(|source| datapath::Error::Pin {
+            action: "lock",
+            path: pins.path().to_owned(),
+            source,
+        })?;
+        if lock.is_none() {
+            return Err(Error::AlreadyRunning(pins.path().display().to_string()));
+        }
+        let data_path = DataPath::open(pins, &model.data_path)?;
+        for warning in object::size_differences(&data_path.maps, &model.data_path)? {
+            tracing::warn!("{warning}");
+        }
+        let failing = adopted_failures(&model, &data_path);
+        let mut checker = Checker::start(report);
+        checker.set_targets(targets(&model, &failing));
+        let sweep = Sweep::new(&model.idle_limits, model.data_path.sweep_interval);
+        let mut daemon = Self {
+            model,
+            data_path,
+            sweep,
+            watcher,
+            views,
+            view,
+            _checker: checker,
+            failing,
+            looked: HashMap::new(),
+            attached: BTreeMap::new(),
+            _lock: lock,
+        };
+        daemon.update()?;
+        daemon.look_for_neighbours().await;
+        daemon.attach()?;
+        Ok(daemon)
+    }
+
+    /// Turns events into changes, and sweeps in between. Returns only when something has failed.
+    async fn serve(&mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), Error> {
+        let mut tick = tokio::time::interval(self.model.data_path.sweep_interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.views.changed() => {
+                    changed.map_err(|_| network::Error::Closed)?;
+                    self.take_view();
+                    self.follow_interfaces();
+                    self.update()?;
+                    self.look_for_neighbours().await;
+                }
+                Some(report) = reports.recv() => {
+                    let mut changed = self.take_report(report);
+                    while let Ok(report) = reports.try_recv() {
+                        changed |= self.take_report(report);
+                    }
+                    if changed {
+                        self.update()?;
+                    }
+                }
+                _ = tick.tick() => self.maintain().await?,
+            }
+        }
+    }
+
+    async fn maintain(&mut self) -> Result<(), Error> {
+        self.sweep.handshakes(&mut self.data_path, clock::now_ns())?;
+        while self.sweep.portion(&mut self.data_path, clock::now_ns())? == Progress::More {
+            tokio::task::yield_now().await;
+        }
+        self.look_for_neighbours().await;
+        Ok(())
+    }
+
+    /// Brings the maps in line with what is known now.
+    fn update(&mut self) -> Result<(), Error> {
+        let down: BTreeSet<ServerKey> = self.failing.keys().cloned().collect();
+        let facts = Facts { model: &self.model, down: &down, view: &self.view };
+        let desired = Desired::compute(&facts, &mut self.data_path.identities)
+            .map_err(datapath::Error::from)?;
+        let steps = self.data_path.apply(desired)?;
+        if steps > 0 {
+            tracing::debug!(steps, "the kernel's maps were changed");
+        }
+        Ok(())
+    }
+}
