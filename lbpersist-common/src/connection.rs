@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{net::Address, server::Binding};
+use crate::{
+    net::{Address, Destination},
+    server::Binding,
+};
 
 /// One connection of one client to one service.
 #[repr(C)]
@@ -16,9 +19,13 @@ pub struct ConnectionKey {
     pub client_port: u16,
     /// The port of the service, in host byte order.
     pub service_port: u16,
+    /// The address the client came for, if the service is on a prefix.
+    pub destination: Destination,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<ConnectionKey>() == 24);
+const _: () = assert!(size_of::<ConnectionKey>() == 40);
 
 /// An open or just closed connection.
 #[repr(C)]

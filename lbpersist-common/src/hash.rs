@@ -4,7 +4,7 @@
 //! rings that a new daemon takes over. It mixes as the finalizer of MurmurHash3 does (Appleby, public domain:
 //! xor-shift and multiply, which the BPF instruction set has), over two 64-bit words.
 
-use crate::net::Address;
+use crate::net::{Address, Destination};
 
 const MULTIPLY_HIGH: u64 = 0xff51_afd7_ed55_8ccd;
 const MULTIPLY_LOW: u64 = 0xc4ce_b9fe_1a85_ec53;
@@ -16,6 +16,19 @@ pub fn client(client: &Address, port: u16) -> u32 {
     let [high, low] = client.words().map(u64::to_le);
     let first = mix(high ^ START).wrapping_add(u64::from(port));
     let hash = mix(first ^ low);
+    (hash >> 32) as u32
+}
+
+/// Hashes a client key of which the destination is a part. Without one it is [`client`].
+#[inline(always)]
+pub fn client_to(address: &Address, port: u16, destination: &Destination) -> u32 {
+    if *destination == Destination::NONE {
+        return client(address, port);
+    }
+    let [high, low] = address.words().map(u64::to_le);
+    let [first, second, third] = destination.words().map(|word| u64::from(word.to_le()));
+    let hash = mix(mix(high ^ START).wrapping_add(u64::from(port)) ^ low);
+    let hash = mix(mix(hash ^ (first | second << 32)) ^ third);
     (hash >> 32) as u32
 }
 
@@ -45,6 +58,10 @@ mod tests {
         assert_eq!(client(&Address::from_ipv4([192, 0, 2, 1]), 0), CLIENT_V4);
         assert_eq!(client(&Address::from_ipv4([192, 0, 2, 1]), 40_000), CLIENT_V4_PORT);
         assert_eq!(bytes(7, b"10.0.0.11:8080"), BYTES);
+        let client_v4 = Address::from_ipv4([192, 0, 2, 1]);
+        assert_eq!(client_to(&client_v4, 40_000, &Destination::NONE), CLIENT_V4_PORT);
+        let destination = Destination::of(&Address::from_ipv4([198, 51, 100, 10]));
+        assert_eq!(client_to(&client_v4, 0, &destination), CLIENT_V4_DESTINATION);
     }
 
     #[test]
@@ -57,7 +74,19 @@ mod tests {
         assert!(buckets.iter().all(|&n| (850..1150).contains(&n)), "{buckets:?}");
     }
 
+    #[test]
+    fn neighbouring_destinations_spread_evenly() {
+        let mut buckets = [0_u32; 64];
+        let from = Address::from_ipv4([192, 0, 2, 1]);
+        for n in 0..64_000_u32 {
+            let to = Destination::of(&Address::from_ipv4((0x0a00_0000 + n).to_be_bytes()));
+            buckets[(client_to(&from, 0, &to) >> 26) as usize] += 1;
+        }
+        assert!(buckets.iter().all(|&n| (850..1150).contains(&n)), "{buckets:?}");
+    }
+
     const CLIENT_V4: u32 = 0x28583013;
     const CLIENT_V4_PORT: u32 = 0x7d1ce984;
+    const CLIENT_V4_DESTINATION: u32 = 0x00be379f;
     const BYTES: u64 = 0xc915d135fac52133;
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// Raised whenever a key, a value or the meaning of one changes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The one record of the `layout` map.
 #[repr(C)]
@@ -15,13 +15,24 @@ pub struct Layout {
     pub ring_slots: u32,
     /// The next id for a service or pool: ids are never used twice.
     pub next_id: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Which lookups the services ask for: bits of [`feature`].
+    pub features: u32,
     /// Added to the clock, wrapping around; 0 but in tests.
     pub clock_offset_ns: u64,
 }
 
 const _: () = assert!(size_of::<Layout>() == 24);
+
+/// Lookups that a packet is spared while no service asks for them. The daemon sets a bit before it writes the first such
+/// service and clears it after the last.
+pub mod feature {
+    /// A service listens on all ports of an address.
+    pub const ALL_PORTS: u32 = 1;
+    /// A service listens on a prefix.
+    pub const PREFIX: u32 = 2;
+    /// A pool is reached by masquerade.
+    pub const MASQUERADE: u32 = 4;
+}
 
 /// Whose name a record of the `names` map holds.
 #[repr(C)]

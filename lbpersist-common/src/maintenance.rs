@@ -29,7 +29,7 @@ pub struct Request {
     pub count_word: u64,
 }
 
-const _: () = assert!(size_of::<Request>() == 80);
+const _: () = assert!(size_of::<Request>() == 104);
 
 /// What a [`Request`] asks for.
 #[repr(u32)]
@@ -49,3 +49,6 @@ pub enum Operation {
 
 /// Requests in one run: a frame of `BPF_PROG_TEST_RUN` must fit a page with its headroom.
 pub const BATCH: usize = 32;
+
+// A page less 256 bytes of headroom and 320 of the kernel's (net/bpf/test_run.c).
+const _: () = assert!(BATCH * size_of::<Request>() <= 4096 - 256 - 320);

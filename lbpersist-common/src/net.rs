@@ -128,6 +128,36 @@ impl Endpoint {
     }
 }
 
+/// The destination of a client's packets as keys hold it: the low 96 bits of an [`Address`], or zeros for a service on one address.
+///
+/// Prefixes of IPv6 are /32 or longer, so the bits that are missing are those of the service.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct Destination {
+    /// The twelve bytes, most significant first.
+    pub bytes: [u8; 12],
+}
+
+const _: () = assert!(size_of::<Destination>() == 12);
+
+impl Destination {
+    /// That of a service on one address.
+    pub const NONE: Self = Self { bytes: [0; 12] };
+
+    /// The part of `address` that keys hold.
+    #[inline(always)]
+    pub fn of(address: &Address) -> Self {
+        let words: [u32; 4] = bytemuck::cast(*address);
+        bytemuck::cast([words[1], words[2], words[3]])
+    }
+
+    /// The three quarters as they lie in memory, in the machine's byte order.
+    #[inline(always)]
+    pub fn words(&self) -> [u32; 3] {
+        bytemuck::cast(*self)
+    }
+}
+
 /// An Ethernet address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{net::Address, server::Binding};
+use crate::{
+    net::{Address, Destination},
+    server::Binding,
+};
 
 /// Who an entry is for.
 #[repr(C)]
@@ -12,11 +15,12 @@ pub struct EntryKey {
     pub client: Address,
     /// The service or pool the entry belongs to: see [`crate::service::scope`].
     pub scope: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The address the client came for, if the service is on a prefix.
+    pub destination: Destination,
 }
 
-const _: () = assert!(size_of::<EntryKey>() == 24);
+// With its value, 48 bytes of the kernel's and 16 of the bucket: 128 bytes an entry.
+const _: () = assert!(size_of::<EntryKey>() == 32);
 
 /// A client's server and the timer that says how long it stays.
 #[repr(C)]

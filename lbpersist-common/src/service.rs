@@ -2,7 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::{Address, Endpoint};
+use crate::{
+    hash,
+    net::{Address, Destination, Endpoint},
+};
 
 /// What a client connects to.
 pub type ServiceKey = Endpoint;
@@ -19,9 +22,19 @@ pub struct Service {
     pub pool: u32,
     /// What entries of its clients belong to: see [`scope`].
     pub scope: u32,
+    /// Bits of its prefix in mapped form; 0 if it is on one address. On a prefix the destination is a part of its clients' keys.
+    pub prefix_length: u32,
 }
 
-const _: () = assert!(size_of::<Service>() == 16);
+const _: () = assert!(size_of::<Service>() == 20);
+
+impl Service {
+    /// The part that the address a client came for has in its keys.
+    #[inline(always)]
+    pub fn destination(&self, address: &Address) -> Destination {
+        if self.prefix_length == 0 { Destination::NONE } else { Destination::of(address) }
+    }
+}
 
 /// How an entry's scope is told: the id of the service, or of the pool with the top bit set.
 pub mod scope {
@@ -65,6 +78,25 @@ pub struct Pool {
 }
 
 const _: () = assert!(size_of::<Pool>() == 72);
+
+impl Pool {
+    /// What of a client's address is a part of its keys.
+    #[inline(always)]
+    pub fn masked(&self, client: &Address) -> Address {
+        client.masked(if client.is_ipv4() { &self.ipv4_mask } else { &self.ipv6_mask })
+    }
+
+    /// The hash that says which slot a client's packets belong to.
+    #[inline(always)]
+    pub fn slot_hash(&self, client: &Address, port: u16, destination: &Destination) -> u32 {
+        // Without persistence each connection is balanced afresh, so the port tells connections of a client apart.
+        if self.flags & pool_flag::PERSISTENT != 0 {
+            hash::client_to(&self.masked(client), 0, destination)
+        } else {
+            hash::client_to(client, port, destination)
+        }
+    }
+}
 
 /// How packets reach servers.
 pub mod forwarding {

@@ -6,8 +6,7 @@
 
 use lbpersist_common::{
     connection::ConnectionKey,
-    hash,
-    net::{self, Address, Endpoint},
+    net::{self, Address, Destination, Endpoint},
     persistence::EntryKey,
     reason::Reason,
     ring::{Slot, slot_of},
@@ -75,7 +74,7 @@ pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
 /// The number of the server that gets the packet.
 #[inline(always)]
 pub(crate) fn server(flow: &Flow, service: &Service, pool: &Pool) -> Result<u32, Reason> {
-    let slot = slot(flow, service.pool, pool).ok_or(Reason::NoServer)?;
+    let slot = slot(flow, service, pool).ok_or(Reason::NoServer)?;
     let established = flow.to.protocol == u16::from(net::TCP) && flow.flags & flag::CONTROL == 0;
     if established && slot.marks() == 0 {
         return slot.pick();
@@ -89,16 +88,19 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
     if !flow.from.address.may_be_source() || is_ours(&flow.from) {
         return Err(Reason::ImpossibleSource).into();
     }
+    let destination = service.destination(&flow.to.address);
     let visit = Visit {
         service,
         pool,
         slot: SlotPlace { place, side },
-        entry: entry_key(&flow.from.address, service.scope, pool),
+        entry: entry_key(&flow.from.address, service.scope, pool, destination),
         connection: ConnectionKey {
             client: flow.from.address,
             service: service.id,
             client_port: flow.from.port,
             service_port: flow.to.port,
+            destination,
+            reserved: 0,
         },
     };
     if flow.to.protocol == u16::from(net::TCP) {
@@ -133,35 +135,26 @@ fn answer_to_tables(flow: &Flow, reverse: &Reverse) -> u32 {
         service: reverse.service,
         client_port: flow.to.port,
         service_port: reverse.port,
+        destination: Destination::NONE,
+        reserved: 0,
     };
-    let entry = entry_key(&flow.to.address, reverse.scope, pool);
+    let entry = entry_key(&flow.to.address, reverse.scope, pool, Destination::NONE);
     connection::note_answer(&connection, &entry, flow.flags);
     1
 }
 
 /// The key of a client's entry.
 #[inline(always)]
-fn entry_key(client: &Address, scope: u32, pool: &Pool) -> EntryKey {
-    EntryKey { client: masked(client, pool), scope, reserved: 0 }
+fn entry_key(client: &Address, scope: u32, pool: &Pool, destination: Destination) -> EntryKey {
+    EntryKey { client: pool.masked(client), scope, destination }
 }
 
 #[inline(always)]
-fn slot(flow: &Flow, number: u32, pool: &Pool) -> Option<SlotPlace> {
-    // Without persistence each connection is balanced afresh, so the port tells connections of a client apart.
-    let client = &flow.from.address;
-    let hash = if pool.flags & pool_flag::PERSISTENT != 0 {
-        hash::client(&masked(client, pool), 0)
-    } else {
-        hash::client(client, flow.from.port)
-    };
-    let place = RINGS.get_value_ptr_mut(number, &slot_of(hash, pool.slots))?;
+fn slot(flow: &Flow, service: &Service, pool: &Pool) -> Option<SlotPlace> {
+    let destination = service.destination(&flow.to.address);
+    let hash = pool.slot_hash(&flow.from.address, flow.from.port, &destination);
+    let place = RINGS.get_value_ptr_mut(service.pool, &slot_of(hash, pool.slots))?;
     Some(SlotPlace { place, side: pool.side & 1 })
-}
-
-#[inline(always)]
-fn masked(client: &Address, pool: &Pool) -> Address {
-    let mask = if client.is_ipv4() { &pool.ipv4_mask } else { &pool.ipv6_mask };
-    client.masked(mask)
 }
 
 impl Visit<'_> {

@@ -10,8 +10,8 @@ use crate::model::{
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
 const ENTRY_BYTES: u64 = 128;
-const CONNECTION_BYTES: u64 = 128;
-const HANDSHAKE_BYTES: u64 = 112;
+const CONNECTION_BYTES: u64 = 136;
+const HANDSHAKE_BYTES: u64 = 120;
 
 /// Says what a configuration means: services, pools with their servers, settings, and about how much kernel memory they
 /// take. Every line ends with a line break.

@@ -139,7 +139,13 @@ impl Desired {
             configured.port,
             configured.protocol.number(),
         );
-        let value = Service { id: given.id, index: given.number, pool: pool.number, scope };
+        let value = Service {
+            id: given.id,
+            index: given.number,
+            pool: pool.number,
+            scope,
+            prefix_length: 0,
+        };
         self.services.insert(endpoint, value);
         let key = NameKey { kind: kind::SERVICE, number: given.number };
         self.names.insert(key, Name::new(&configured.name, given.id));

@@ -215,7 +215,7 @@ fn write_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Result<(), 
         version: layout::VERSION,
         ring_slots: settings.ring_size,
         next_id: 0,
-        reserved: 0,
+        features: 0,
         clock_offset_ns: 0,
     };
     map.set(0, record, 0).map_err(|error| Error::map("layout", error))

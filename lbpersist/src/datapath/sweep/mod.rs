@@ -17,11 +17,11 @@ use lbpersist_common::{
     counter::Event,
     hash,
     maintenance::{BATCH, Operation, Request},
-    net::Address,
+    net::{Address, Destination},
     persistence::{Entry, EntryKey},
     ring::{mark, slot_of},
     server::Binding,
-    service::{Pool, pool_flag},
+    service::Pool,
 };
 
 use self::judge::{ConnectionFate, EntryFate, Limits};
@@ -216,7 +216,7 @@ impl Sweep {
         now_ns: u64,
     ) {
         let info = index.services.get(&key.service);
-        let entry = info.and_then(|info| index.entry_key(info, &key.client)).unwrap_or(NO_ENTRY);
+        let entry = info.and_then(|info| index.entry_key(info, key)).unwrap_or(NO_ENTRY);
         let protocol = info.and_then(|info| info.protocol);
         let at_pick = self.note_binding(index.slot_of_connection(key), connection.binding);
         let operation = match judge::connection(connection, protocol, &self.limits, at_pick, now_ns)
@@ -294,7 +294,7 @@ impl Sweep {
         now_ns: u64,
     ) {
         let number = index.scopes.get(&key.scope).copied().unwrap_or_default();
-        let slot = slot_of(hash::client(&key.client, 0), pool.slots);
+        let slot = slot_of(hash::client_to(&key.client, 0, &key.destination), pool.slots);
         let found = self.tally.get(&(*key, entry.created_ns)).copied().unwrap_or(0);
         let (operation, argument) = match judge::entry(entry, pool, found, now_ns) {
             EntryFate::Live => {
@@ -347,29 +347,28 @@ impl Index<'_> {
     fn slot_of_connection(&self, key: &ConnectionKey) -> Option<(u32, u32)> {
         let number = self.services.get(&key.service)?.pool;
         let pool = self.pools.get(&number)?;
-        let hash = if pool.flags & pool_flag::PERSISTENT != 0 {
-            hash::client(&masked(&key.client, pool), 0)
-        } else {
-            hash::client(&key.client, key.client_port)
-        };
+        let hash = pool.slot_hash(&key.client, key.client_port, &key.destination);
         Some((number, slot_of(hash, pool.slots)))
     }
 
-    fn entry_key(&self, info: &ServiceInfo, client: &Address) -> Option<EntryKey> {
-        let pool = self.pools.get(&info.pool)?;
-        Some(EntryKey { client: masked(client, pool), scope: info.scope, reserved: 0 })
+    fn entry_key(&self, info: &ServiceInfo, key: &ConnectionKey) -> Option<EntryKey> {
+        let client = self.pools.get(&info.pool)?.masked(&key.client);
+        Some(EntryKey { client, scope: info.scope, destination: key.destination })
     }
 }
 
 /// The key of no entry: scope 0 is never given out.
-const NO_ENTRY: EntryKey = EntryKey { client: Address::UNSPECIFIED, scope: 0, reserved: 0 };
+const NO_ENTRY: EntryKey =
+    EntryKey { client: Address::UNSPECIFIED, scope: 0, destination: Destination::NONE };
 
-const NO_CONNECTION: ConnectionKey =
-    ConnectionKey { client: Address::UNSPECIFIED, service: 0, client_port: 0, service_port: 0 };
-
-fn masked(client: &Address, pool: &Pool) -> Address {
-    client.masked(if client.is_ipv4() { &pool.ipv4_mask } else { &pool.ipv6_mask })
-}
+const NO_CONNECTION: ConnectionKey = ConnectionKey {
+    client: Address::UNSPECIFIED,
+    service: 0,
+    client_port: 0,
+    service_port: 0,
+    destination: Destination::NONE,
+    reserved: 0,
+};
 
 fn open_rings(data_path: &DataPath) -> Result<HashMap<u32, (Ring, u32)>, Error> {
     let mut rings = HashMap::new();
