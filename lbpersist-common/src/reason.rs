@@ -18,7 +18,7 @@ pub enum Reason {
     Fragment = 5,
     /// Headers cut short or in contradiction to each other: passed to the stack, which knows what to do with them.
     Malformed = 6,
-    /// The pool has no server that may take the client: dropped.
+    /// The pool has no server that may take the client: refused or dropped, as the pool says.
     NoServer = 7,
     /// The client's server is down and its profile allows no other: refused.
     ServerDown = 8,
@@ -35,11 +35,13 @@ pub enum Reason {
     /// From an address that no client has: a service's or a server's own, or one that is never a source. Dropped: an answer to
     /// it would come back as another client's packet, for ever.
     ImpossibleSource = 14,
+    /// The server of an open connection is down or gone and the client may have another: the connection is reset.
+    ServerGone = 15,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -55,6 +57,7 @@ impl Reason {
         Self::OtherProtocol,
         Self::TooBig,
         Self::ImpossibleSource,
+        Self::ServerGone,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -78,6 +81,7 @@ impl Reason {
             Self::OtherProtocol => "other_protocol",
             Self::TooBig => "too_big",
             Self::ImpossibleSource => "impossible_source",
+            Self::ServerGone => "server_gone",
         }
     }
 
@@ -91,7 +95,7 @@ impl Reason {
             Self::ToThisMachine => "passed to the stack: from a server to this machine itself",
             Self::Fragment => "passed to the stack: a fragment",
             Self::Malformed => "passed to the stack: headers cut short or contradictory",
-            Self::NoServer => "dropped: no server may take the client",
+            Self::NoServer => "refused or dropped: no server may take the client",
             Self::ServerDown => "refused: the client's server is down and it may have no other",
             Self::NoNextHop => "dropped: the server's Ethernet address is not known",
             Self::NoRoute => {
@@ -101,6 +105,7 @@ impl Reason {
             Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
             Self::TooBig => "answered: too big for the tunnel to the server",
             Self::ImpossibleSource => "dropped: from a service, a server's port, or nobody",
+            Self::ServerGone => "reset: the connection's server is down or gone",
         }
     }
 }

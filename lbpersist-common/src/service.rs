@@ -112,6 +112,10 @@ pub mod forwarding {
 pub mod pool_flag {
     /// Clients are kept by address: entries are written and read.
     pub const PERSISTENT: u32 = 1;
+    /// A client for whom no server is left is answered, not dropped.
+    pub const REFUSE: u32 = 2;
+    /// An open connection whose server is gone is reset; otherwise its packets go on to the client's next server.
+    pub const RESET: u32 = 4;
 }
 
 /// What happens to a client whose server is down.

@@ -83,6 +83,10 @@ fn reset(context: &XdpContext, packet: &mut Packet<'_>) -> Option<Verdict> {
     turn_frame(packet.ethernet, &frame);
     let header_length = turn_network(packet, &flow)?;
     let Transport::Tcp(segment) = &mut packet.transport else { return None };
+    // A reset is never answered (RFC 9293, section 3.10.7.1).
+    if segment.flags & flag::RST != 0 {
+        return None;
+    }
     turn_segment(segment, data);
     segment.checksum = Sum::ZERO
         .and_address(&flow.from.address)

@@ -28,9 +28,11 @@ impl Choice {
     pub(crate) fn result(self) -> Result<u32, Reason> {
         const DOWN: u32 = REFUSED | Reason::ServerDown as u32;
         const SOURCE: u32 = REFUSED | Reason::ImpossibleSource as u32;
+        const GONE: u32 = REFUSED | Reason::ServerGone as u32;
         match self.0 {
             DOWN => Err(Reason::ServerDown),
             SOURCE => Err(Reason::ImpossibleSource),
+            GONE => Err(Reason::ServerGone),
             number if number & REFUSED != 0 => Err(Reason::NoServer),
             number => Ok(number),
         }

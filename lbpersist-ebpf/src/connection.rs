@@ -30,8 +30,15 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
         return open(visit, now);
     }
     if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
-        let binding = note(place, &visit.entry, visit.seen(), flags, now);
-        if let Some(decision) = follow(visit, binding) {
+        // SAFETY: copied out of a value that a lookup in this run returned.
+        let known = unsafe { place.read() };
+        let decision = follow(visit, known.binding);
+        if decision.is_none() && visit.resets() {
+            forget(visit, &known, now);
+            return Err(Reason::ServerGone);
+        }
+        note(place, &visit.entry, visit.seen(), flags, now);
+        if let Some(decision) = decision {
             return decision;
         }
     } else if let Some(handshake) = handshake(&visit.connection) {
@@ -58,7 +65,7 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
 #[inline(always)]
 pub(crate) fn note_answer(key: &ConnectionKey, entry: &EntryKey, flags: u8) {
     if let Some(place) = CONNECTIONS.get_ptr_mut(key) {
-        let _ = note(place, entry, Seen::Server, flags, clock::now_ns());
+        note(place, entry, Seen::Server, flags, clock::now_ns());
     } else if flags & flag::RST != 0 {
         let _ = HANDSHAKES.remove(key);
     }
@@ -102,7 +109,8 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
 /// Ends a connection whose server is gone.
 #[inline(always)]
 fn forget(visit: &Visit<'_>, connection: &Connection, now: u64) {
-    if CONNECTIONS.remove(&visit.connection).is_ok() {
+    let was_open = State::from_number(connection.state) != State::Closed;
+    if CONNECTIONS.remove(&visit.connection).is_ok() && was_open {
         count::event(Event::ConnectionClosed);
         persistence::close(&visit.entry, connection.entry_created_ns, now);
     }
@@ -153,13 +161,12 @@ fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
     let _ = HANDSHAKES.remove(&visit.connection);
 }
 
-/// Notes a segment of a known connection and returns its server.
+/// Notes a segment of a known connection.
 #[inline(always)]
-fn note(place: *mut Connection, entry: &EntryKey, seen: Seen, flags: u8, now: u64) -> Binding {
+fn note(place: *mut Connection, entry: &EntryKey, seen: Seen, flags: u8, now: u64) {
     // SAFETY: `place` came from a lookup in this run. An LRU value may be given to another key meanwhile; then these
     // writes make that connection look fresher or closed to the sweep, which the next packet or sweep puts right.
     let connection = unsafe { &mut *place };
-    let binding = connection.binding;
     let before = State::from_number(connection.state);
     let after = seen.after(before, flags);
     if after as u32 != connection.state {
@@ -174,7 +181,6 @@ fn note(place: *mut Connection, entry: &EntryKey, seen: Seen, flags: u8, now: u6
         connection.last_seen_ns = now;
         connection.suspect = 0;
     }
-    binding
 }
 
 /// Whose segment it is, and whether those of the other side are seen too.

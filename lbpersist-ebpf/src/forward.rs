@@ -31,7 +31,6 @@ struct Hop<'map> {
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
     let (verdict, reason) = match carry(context) {
         Ok((verdict, reason)) => (verdict, reason),
-        Err(Reason::ServerDown) => (answer::refuse(context), Reason::ServerDown),
         Err(reason) => (Verdict::of(reason), reason),
     };
     count::verdict(reason);
@@ -61,7 +60,13 @@ fn to_server(
     // Before the tables are told of a packet that goes no further.
     rewrite::may_hop(packet)?;
     let pool = select::pool(service)?;
-    let number = select::server(flow, service, pool)?;
+    let number = match select::server(flow, service, pool) {
+        Ok(number) => number,
+        Err(reason) if select::is_answered(reason, pool) => {
+            return Ok((answer::refuse(context), reason));
+        }
+        Err(reason) => return Err(reason),
+    };
     let server = SERVERS.get(number).ok_or(Reason::NoServer)?;
     if server.interface == 0 {
         return Err(Reason::NoNextHop);

@@ -71,6 +71,16 @@ pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
     unsafe { REVERSE.get(&flow.from) }
 }
 
+/// Whether a client that gets no server is told so.
+#[inline(always)]
+pub(crate) fn is_answered(reason: Reason, pool: &Pool) -> bool {
+    match reason {
+        Reason::ServerDown | Reason::ServerGone => true,
+        Reason::NoServer => pool.flags & pool_flag::REFUSE != 0,
+        _ => false,
+    }
+}
+
 /// The number of the server that gets the packet.
 #[inline(always)]
 pub(crate) fn server(flow: &Flow, service: &Service, pool: &Pool) -> Result<u32, Reason> {
@@ -168,6 +178,12 @@ impl Visit<'_> {
     #[inline(always)]
     pub(crate) fn is_persistent(&self) -> bool {
         self.pool.flags & pool_flag::PERSISTENT != 0
+    }
+
+    /// Whether an open connection whose server is gone is reset.
+    #[inline(always)]
+    pub(crate) fn resets(&self) -> bool {
+        self.pool.flags & pool_flag::RESET != 0
     }
 
     /// What may become of a client that is bound to a server.

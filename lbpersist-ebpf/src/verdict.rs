@@ -49,7 +49,8 @@ impl Verdict {
             | Reason::NoRoute
             | Reason::HopLimit
             | Reason::TooBig
-            | Reason::ImpossibleSource => Self::Drop,
+            | Reason::ImpossibleSource
+            | Reason::ServerGone => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::NotOurs

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::duration;
 use crate::model::{
-    DataPathSettings, Forwarding, HealthMonitor, Model, PersistenceProfile, Pool, Scope, Server,
-    ServerDown, TunnelSources,
+    DataPathSettings, Forwarding, HealthMonitor, Model, NoServer, PersistenceProfile, Pool, Scope,
+    Server, ServerDown, TunnelSources,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -40,6 +40,7 @@ fn describe_pool(out: &mut String, pool: &Pool) {
     let kept = pool.persistence.as_ref().map_or_else(|| "clients are not kept".to_owned(), profile);
     let _ = writeln!(out, "  {}: {kept}", pool.name);
     let _ = writeln!(out, "    {}", describe_forwarding(pool.forwarding));
+    let _ = writeln!(out, "    {}", describe_loss(pool));
     for monitor in &pool.health_monitors {
         let _ = writeln!(out, "    {}", describe_monitor(monitor));
     }
@@ -59,6 +60,16 @@ fn describe_forwarding(forwarding: Forwarding) -> String {
             format!("tunnel from {}: servers answer clients themselves", from.join(" and "))
         }
     }
+}
+
+/// What becomes of clients and connections that lose their server.
+fn describe_loss(pool: &Pool) -> String {
+    let nobody = match pool.no_server {
+        NoServer::Reject => "refused",
+        NoServer::Drop => "dropped without an answer",
+    };
+    let open = if pool.reset_connections { "reset" } else { "sent to another server" };
+    format!("without a server clients are {nobody}; open connections of a lost server are {open}")
 }
 
 fn profile(profile: &PersistenceProfile) -> String {

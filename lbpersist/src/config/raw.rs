@@ -9,7 +9,8 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol, TunnelSources,
+    DataPathSettings, HealthMonitor, IdleLimits, NoServer, PersistenceProfile, Protocol,
+    TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -57,6 +58,8 @@ pub(super) struct RawPool {
     pub(super) tunnel_sources: TunnelSources,
     pub(super) persistence_profile: Option<At<String>>,
     pub(super) health_monitors: Vec<At<String>>,
+    pub(super) no_server: NoServer,
+    pub(super) reset_connections: bool,
     /// `None` when the file has no list of them that could be read.
     pub(super) servers: Option<Vec<RawServer>>,
 }

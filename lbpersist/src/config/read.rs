@@ -11,8 +11,8 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    DataPathSettings, HealthMonitor, IdleLimits, PersistenceProfile, Protocol, Scope, ServerDown,
-    TunnelSources,
+    DataPathSettings, HealthMonitor, IdleLimits, NoServer, PersistenceProfile, Protocol, Scope,
+    ServerDown, TunnelSources,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -193,6 +193,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             "tunnel_source_ipv6",
             "persistence_profile",
             "health_monitors",
+            "no_server",
+            "reset_connections",
         ],
         later: &[],
     };
@@ -208,6 +210,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         ],
         later: &["masquerade"],
     };
+    const NO_SERVER: Choices<NoServer> =
+        Choices { allowed: &[("reject", NoServer::Reject), ("drop", NoServer::Drop)], later: &[] };
     let mut table = Table::open(report, found, &POOL, "");
     table.choice("algorithm", &ALGORITHMS);
     let forwarding = table.choice("forwarding", &FORWARDINGS).or_default(RawForwarding::Nat);
@@ -217,6 +221,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         name.as_ref().map_or_else(String::new, |name| format!(" of pool {}", quoted(&name.value)));
     let persistence_profile = table.name("persistence_profile").known();
     let health_monitors = table.texts("health_monitors");
+    let no_server = table.choice("no_server", &NO_SERVER).or(NoServer::Reject);
+    let reset_connections = table.boolean("reset_connections").or(true);
     let servers = table.tables("servers").map(|servers| {
         servers.into_iter().map(|found| read_server(table.report, found, &owner)).collect()
     });
@@ -228,6 +234,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             tunnel_sources,
             persistence_profile,
             health_monitors,
+            no_server,
+            reset_connections,
             servers,
         },
     }

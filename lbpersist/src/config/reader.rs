@@ -122,6 +122,10 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
         })
     }
 
+    pub(super) fn boolean(&mut self, field: &'static str) -> Field<bool> {
+        self.typed(field, "true or false", Item::as_bool)
+    }
+
     pub(super) fn duration(
         &mut self,
         field: &'static str,

@@ -59,7 +59,15 @@ fn pool_of(
         Some(RawForwarding::Direct) => Forwarding::Direct,
         Some(RawForwarding::Tunnel) => Forwarding::Tunnel(raw.tunnel_sources),
     };
-    Pool { name, forwarding, persistence, health_monitors, servers }
+    Pool {
+        name,
+        forwarding,
+        persistence,
+        health_monitors,
+        no_server: raw.no_server,
+        reset_connections: raw.reset_connections,
+        servers,
+    }
 }
 
 fn server_of(raw: RawServer) -> Option<Server> {

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    DataPathSettings, Forwarding, HealthMonitor, IdleLimits, PersistenceProfile, Pool, Protocol,
-    Scope, Server, ServerDown, TunnelSources, VirtualService,
+    DataPathSettings, Forwarding, HealthMonitor, IdleLimits, NoServer, PersistenceProfile, Pool,
+    Protocol, Scope, Server, ServerDown, TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -64,6 +64,8 @@ fn example() -> Model {
             monitor("tcp", [5000, 2000], None),
             monitor("fast", [1000, 500], Some(8081)),
         ],
+        no_server: NoServer::Reject,
+        reset_connections: true,
         servers: vec![
             server("10.0.0.11", Some(8080), 2),
             server("10.0.0.12", Some(8080), 1),
@@ -75,6 +77,8 @@ fn example() -> Model {
         name: "dns".to_owned(),
         persistence: None,
         health_monitors: Vec::new(),
+        no_server: NoServer::Reject,
+        reset_connections: true,
         servers: vec![server("2001:db8:1::11", None, 1), server("2001:db8:1::12", None, 0)],
     };
     let far = Pool {
@@ -85,6 +89,8 @@ fn example() -> Model {
         name: "far".to_owned(),
         persistence: None,
         health_monitors: Vec::new(),
+        no_server: NoServer::Reject,
+        reset_connections: true,
         servers: vec![server("10.9.0.11", None, 1), server("2001:db8:9::11", None, 1)],
     };
     Model {

@@ -9,7 +9,7 @@ use lbpersist_common::{
     ring::mark,
     route::{Neighbour, NeighbourKey},
     server::{Server, state},
-    service::{Pool, Reverse, Service},
+    service::{Pool, Reverse, Service, pool_flag},
 };
 
 use super::{
@@ -242,7 +242,7 @@ impl DataPath {
 
 /// What says which slot a client of the pool belongs to.
 fn client_keys(pool: &Pool) -> (u32, Address, Address) {
-    (pool.flags, pool.ipv4_mask, pool.ipv6_mask)
+    (pool.flags & pool_flag::PERSISTENT, pool.ipv4_mask, pool.ipv6_mask)
 }
 
 fn adopt_server(number: u32, server: &Server, actual: &mut Desired, identities: &mut Identities) {

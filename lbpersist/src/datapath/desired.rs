@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     balance::maglev::{self, Member},
-    model::{self, Forwarding, Model, ServerDown},
+    model::{self, Forwarding, Model, NoServer, ServerDown},
     network::{NextHop, RouteTarget, View},
 };
 
@@ -243,7 +243,7 @@ fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64)
     Pool {
         slots,
         side: 0,
-        flags: if profile.is_some() { pool_flag::PERSISTENT } else { 0 },
+        flags: pool_flags(pool, profile.is_some()),
         server_down: profile.map_or(service::server_down::IMMEDIATE, |profile| {
             match profile.server_down {
                 ServerDown::Immediate => service::server_down::IMMEDIATE,
@@ -262,6 +262,17 @@ fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64)
             Forwarding::Tunnel(_) => service::forwarding::TUNNEL,
         },
     }
+}
+
+fn pool_flags(pool: &model::Pool, is_persistent: bool) -> u32 {
+    [
+        (is_persistent, pool_flag::PERSISTENT),
+        (pool.no_server == NoServer::Reject, pool_flag::REFUSE),
+        (pool.reset_connections, pool_flag::RESET),
+    ]
+    .into_iter()
+    .filter_map(|(is_set, flag)| is_set.then_some(flag))
+    .sum()
 }
 
 /// Where the tunnel to a server comes from; `::` if it has none.

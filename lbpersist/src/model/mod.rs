@@ -137,8 +137,22 @@ pub struct Pool {
     pub persistence: Option<PersistenceProfile>,
     /// The monitors whose word decides whether a server is up; with none, every server is.
     pub health_monitors: Vec<HealthMonitor>,
+    /// What a client is told for whom there is no server.
+    pub no_server: NoServer,
+    /// Whether the open connections of a server that is down or gone are reset when their clients may have another server.
+    pub reset_connections: bool,
     /// The servers, in the order of the file; no two have the same address and port.
     pub servers: Vec<Server>,
+}
+
+/// What a client is told for whom there is no server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoServer {
+    /// A TCP reset, or ICMP's "port unreachable".
+    #[default]
+    Reject,
+    /// Nothing: its packets are dropped.
+    Drop,
 }
 
 /// How packets reach servers.

@@ -194,6 +194,7 @@ impl Run<'_> {
                 Answer::To(host)
             }
             Reason::ServerDown => Answer::Refused,
+            Reason::ServerGone => Answer::Reset,
             Reason::NoServer => Answer::Nobody,
             other => return Err(format!("counted as {other:?}")),
         };
@@ -451,6 +452,7 @@ fn pool(number: usize, plan: &Plan) -> Pool {
         mask: plan.mask,
         shared: plan.shared,
         down: plan.down,
+        resets: plan.resets,
         servers: servers.collect(),
     }
 }
@@ -479,7 +481,8 @@ pub(crate) fn text(pools: &[Pool]) -> String {
             text,
             "[[persistence_profile]]\nname = \"{name}\"\ntimeout = {timeout}\nipv4_mask = {mask}\n\
              scope = \"{scope}\"\nserver_down = \"{down}\"\n[[pool]]\nname = \"{name}\"\n\
-             persistence_profile = \"{name}\"\nservers = ["
+             persistence_profile = \"{name}\"\nreset_connections = {}\nservers = [",
+            pool.resets
         );
         for server in pool.servers.iter().filter(|server| !server.removed) {
             let (address, weight) = (address(server.host), server.weight);

@@ -22,6 +22,7 @@ pub(crate) struct Plan {
     pub(crate) mask: u8,
     pub(crate) shared: bool,
     pub(crate) down: Down,
+    pub(crate) resets: bool,
     /// Weights of the first servers.
     pub(crate) weights: Vec<u16>,
 }
@@ -71,10 +72,10 @@ fn plan() -> impl Strategy<Value = Plan> {
     let down =
         prop_oneof![3 => Just(Down::Immediate), 2 => Just(Down::Never), 1 => Just(Down::Continue)];
     let weights = vec(weight(), 2..=usize::from(SERVERS));
-    (timeout, mask, any::<bool>(), down, weights).prop_map(
-        |(timeout, mask, shared, down, mut weights)| {
+    (timeout, mask, any::<bool>(), down, any::<bool>(), weights).prop_map(
+        |(timeout, mask, shared, down, resets, mut weights)| {
             weights[0] = weights[0].max(1);
-            Plan { timeout, mask, shared, down, weights }
+            Plan { timeout, mask, shared, down, resets, weights }
         },
     )
 }

@@ -57,6 +57,7 @@ fn plan() -> Plan {
         mask: 32,
         shared: false,
         down: Down::Immediate,
+        resets: false,
         weights: vec![1, 1, 1, 1],
     }
 }

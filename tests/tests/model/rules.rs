@@ -68,6 +68,8 @@ pub(crate) struct Pool {
     pub(crate) mask: u8,
     pub(crate) shared: bool,
     pub(crate) down: Down,
+    /// Whether open connections whose server is gone are reset.
+    pub(crate) resets: bool,
     pub(crate) servers: Vec<Server>,
 }
 
@@ -85,6 +87,8 @@ pub(crate) enum Answer {
     To(u8),
     /// Its server is down and it may have no other.
     Refused,
+    /// The server of its connection is gone.
+    Reset,
     /// There is no server for it.
     Nobody,
 }
@@ -260,7 +264,11 @@ impl Rules {
     /// Any other segment of a client; all of them acknowledge.
     pub(crate) fn segment(&mut self, flow: Flow, says: Says, now: u64) -> Answer {
         let mut server = None;
-        if self.connections.contains_key(&flow) {
+        if let Some(known) = self.connections.get(&flow).copied() {
+            if self.pool(&flow).resets && self.standing(&flow, known.server) == Standing::Gone {
+                self.end(&flow, &known, now);
+                return Answer::Reset;
+            }
             server = self.note(&flow, Side::Client, says, now);
         } else if let Some(handshake) = self.handshakes.remove(&flow) {
             server = Some(handshake.server);

@@ -1,7 +1,11 @@
 //! Servers that go down, under each of the three ways.
 
 use lbpersist_common::{counter::Event, reason::Reason, tcp::flag};
-use lbpersist_tests::{packet::Packet, rig::Rig, topology::Family};
+use lbpersist_tests::{
+    packet::Packet,
+    rig::{Action, Rig},
+    topology::Family,
+};
 
 use crate::setup::{
     DNS, SERVER_PORT, Text, Visits as _, at_port, client, family, server_address, web,
@@ -35,8 +39,11 @@ fn immediate_moves_the_clients_and_their_entries() {
     let met: Vec<(u8, u8)> = clients().map(|from| (rig.open(from), rig.ask(from))).collect();
     assert!(met.contains(&(11, 11)) && met.contains(&(12, 12)), "{met:?}");
     set_down(&mut rig, &[11]);
-    for from in clients() {
-        assert_eq!(rig.data(from), 12);
+    for (from, &(host, _)) in clients().zip(&met) {
+        if host == 11 {
+            assert_reset(&mut rig, from);
+        }
+        assert_eq!(rig.data(from), 12, "and then its packets belong to no connection");
         assert_eq!(rig.open(at_port(from, 1)), 12);
         assert_eq!(rig.ask(from), 12);
     }
@@ -47,6 +54,37 @@ fn immediate_moves_the_clients_and_their_entries() {
         let kept = (rig.open(at_port(from, 2)), rig.ask(from));
         assert_eq!(kept, (12, 12), "back up, but the entries stay where they are");
     }
+}
+
+#[test]
+fn connections_of_a_lost_server_may_be_left_to_the_next_one() {
+    let text = Text::servers(&[11, 12]).pool("reset_connections = false");
+    let Some(mut rig) = text.rig() else { return };
+    let met: Vec<u8> = clients().map(|from| rig.open(from)).collect();
+    set_down(&mut rig, &[11]);
+    for (from, host) in clients().zip(met) {
+        assert_eq!(rig.data(from), 12, "was at {host}");
+    }
+    assert_eq!(rig.connections().unwrap().len(), clients().count());
+}
+
+#[test]
+fn a_reset_of_a_connection_whose_server_is_lost_gets_no_answer() {
+    let Some(mut rig) = rig("") else { return };
+    let from = client(Family::V4, 1);
+    let host = rig.open(from);
+    set_down(&mut rig, &[host]);
+    let outcome = rig.send_packet(&Packet::tcp(from, web(from), flag::RST));
+    assert_eq!((outcome.action, outcome.reason), (Action::Drop, Reason::ServerGone));
+    assert!(rig.connections().unwrap().is_empty());
+}
+
+/// The client's open connection is answered with a reset, and is over.
+fn assert_reset(rig: &mut Rig, from: std::net::SocketAddr) {
+    let outcome = rig.send_packet(&Packet::tcp(from, web(from), flag::ACK));
+    assert_eq!((outcome.action, outcome.reason), (Action::Transmit, Reason::ServerGone));
+    let flags = if from.is_ipv4() { outcome.packet[47] } else { outcome.packet[67] };
+    assert_eq!(flags, flag::RST);
 }
 
 #[test]
@@ -106,12 +144,28 @@ fn with_every_server_down_only_the_bound_are_served() {
         set_down(&mut rig, &[11, 12]);
         let packet = |port, flags| Packet::tcp(at_port(from, port), web(from), flags);
         let stranger = Packet::tcp(client(Family::V4, 2), web(from), flag::SYN);
-        assert_eq!(rig.send_packet(&stranger).reason, Reason::NoServer);
+        let outcome = rig.send_packet(&stranger);
+        assert_eq!((outcome.action, outcome.reason), (Action::Transmit, Reason::NoServer));
         if served {
             assert_eq!((rig.data(from), rig.open(at_port(from, 1))), (host, host));
         } else {
+            assert_eq!(rig.send_packet(&packet(0, flag::ACK)).reason, Reason::ServerGone);
             assert_eq!(rig.send_packet(&packet(0, flag::ACK)).reason, Reason::NoServer);
             assert_eq!(rig.send_packet(&packet(1, flag::SYN)).reason, Reason::NoServer);
+        }
+    }
+}
+
+#[test]
+fn without_a_server_clients_are_dropped_where_the_pool_says_so() {
+    let Some(mut rig) = Text::servers(&[11]).pool("no_server = \"drop\"").rig() else { return };
+    set_down(&mut rig, &[11]);
+    for from in clients().take(4) {
+        for packet in
+            [Packet::tcp(from, web(from), flag::SYN), Packet::udp(from, family(from).service(DNS))]
+        {
+            let outcome = rig.send_packet(&packet);
+            assert_eq!((outcome.action, outcome.reason), (Action::Drop, Reason::NoServer));
         }
     }
 }

@@ -165,7 +165,7 @@ fn what_cannot_reach_a_server_is_dropped_and_says_why() {
         assert_eq!(rig.send_packet(&packet), dropped(&packet, Reason::NoNextHop));
     }
 
-    let Some(mut rig) = servers(&[11]) else { return };
+    let Some(mut rig) = Text::servers(&[11]).pool("no_server = \"drop\"").rig() else { return };
     for (pool, family) in [("v4", V4), ("v6", V6)] {
         rig.down.insert((pool.to_owned(), server_address(family, 11), Some(8080)));
     }

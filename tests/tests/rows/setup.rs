@@ -42,6 +42,8 @@ pub(crate) struct Text {
     pub(crate) port: Option<u16>,
     /// Lines of the persistence profile; `None` has no profile.
     pub(crate) profile: Option<&'static str>,
+    /// Lines of both pools.
+    pub(crate) pool: &'static str,
     /// Lines of the idle limits.
     pub(crate) limits: &'static str,
     /// Further tables.
@@ -54,6 +56,7 @@ impl Default for Text {
             servers: vec![(11, 1)],
             port: Some(SERVER_PORT),
             profile: Some("timeout = \"5m\""),
+            pool: "",
             limits: "",
             more: String::new(),
         }
@@ -67,6 +70,10 @@ impl Text {
 
     pub(crate) fn profile(self, lines: &'static str) -> Self {
         Self { profile: Some(lines), ..self }
+    }
+
+    pub(crate) fn pool(self, lines: &'static str) -> Self {
+        Self { pool: lines, ..self }
     }
 
     pub(crate) fn without_persistence(self) -> Self {
@@ -104,7 +111,8 @@ impl Text {
         for (family, pool) in [(V4, "v4"), (V6, "v6")] {
             text += &service(&format!("web-{pool}"), family.service(WEB), "tcp", pool);
             text += &service(&format!("dns-{pool}"), family.service(DNS), "udp", pool);
-            let _ = writeln!(text, "[[pool]]\nname = \"{pool}\"\n{profile}servers = [");
+            let _ =
+                writeln!(text, "[[pool]]\nname = \"{pool}\"\n{profile}{}\nservers = [", self.pool);
             for &(host, weight) in &self.servers {
                 let address = server_address(family, host);
                 let port = self.port.map_or(String::new(), |port| format!("port = {port}, "));
