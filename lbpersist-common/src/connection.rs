@@ -55,6 +55,33 @@ pub struct Handshake {
     pub binding: Binding,
     /// When the SYN came, nanoseconds of `CLOCK_MONOTONIC`.
     pub started_ns: u64,
+    /// The acknowledgement numbers that answer the server's first SYN and its last one: a server that keeps its state in
+    /// SYN cookies may change its mind.
+    pub expected: [u32; 2],
+    /// How often the server has answered.
+    pub answers: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Handshake>() == 16);
+const _: () = assert!(size_of::<Handshake>() == 32);
+
+impl Handshake {
+    /// Notes a SYN of the server with that sequence number.
+    #[inline(always)]
+    pub fn answered(&mut self, sequence: u32) {
+        let next = sequence.wrapping_add(1);
+        if self.answers == 0 {
+            self.expected[0] = next;
+        }
+        self.expected[1] = next;
+        self.answers = self.answers.saturating_add(1);
+    }
+
+    /// Whether the acknowledgement number is that of a client who has seen the server's answer.
+    #[inline(always)]
+    pub const fn is_proven_by(&self, acknowledgement: u32) -> bool {
+        self.answers > 0
+            && (self.expected[0] == acknowledgement || self.expected[1] == acknowledgement)
+    }
+}

@@ -24,7 +24,7 @@ const NOTE_EVERY_NS: u64 = 100_000_000;
 
 /// The number of the server that gets a client's segment, and whatever the segment changes in the tables.
 #[inline(always)]
-pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
+pub(crate) fn server(visit: &Visit<'_>, flags: u8, acknowledgement: u32) -> Result<u32, Reason> {
     let now = clock::now_ns();
     if flags & (flag::SYN | flag::ACK) == flag::SYN {
         return open(visit, now);
@@ -44,7 +44,7 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
     } else if let Some(handshake) = handshake(&visit.connection) {
         if flags & flag::RST != 0 {
             let _ = HANDSHAKES.remove(&visit.connection);
-        } else if flags & flag::ACK != 0 {
+        } else if flags & flag::ACK != 0 && is_proven(visit, &handshake, acknowledgement) {
             finish(visit, handshake.binding, flags, now);
         }
         if let Some(decision) = follow(visit, handshake.binding) {
@@ -61,9 +61,23 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8) -> Result<u32, Reason> {
     visit.slot.pick()
 }
 
-/// Notes a server's segment that may close its connection.
+/// Whether the third packet of a handshake shows that its client has seen the server's answer, and so has the address it says.
+/// Where the server's answer takes another way, its word has to do.
 #[inline(always)]
-pub(crate) fn note_answer(key: &ConnectionKey, entry: &EntryKey, flags: u8) {
+fn is_proven(visit: &Visit<'_>, handshake: &Handshake, acknowledgement: u32) -> bool {
+    !matches!(visit.seen(), Seen::Client) || handshake.is_proven_by(acknowledgement)
+}
+
+/// Notes a server's segment that may open or close its connection.
+#[inline(always)]
+pub(crate) fn note_answer(key: &ConnectionKey, entry: &EntryKey, flags: u8, sequence: u32) {
+    if flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK {
+        if let Some(place) = HANDSHAKES.get_ptr_mut(key) {
+            // SAFETY: `place` came from a lookup in this run.
+            unsafe { (*place).answered(sequence) };
+        }
+        return;
+    }
     if let Some(place) = CONNECTIONS.get_ptr_mut(key) {
         note(place, entry, Seen::Server, flags, clock::now_ns());
     } else if flags & flag::RST != 0 {
@@ -96,7 +110,8 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
         return Ok(handshake.binding.server);
     }
     let (binding, kept) = choose(visit, now)?;
-    let handshake = Handshake { binding, started_ns: now };
+    let handshake =
+        Handshake { binding, started_ns: now, expected: [0; 2], answers: 0, reserved: 0 };
     if HANDSHAKES.insert(&visit.connection, &handshake, 0).is_err() {
         count::event(Event::TableRefused);
     }

@@ -45,6 +45,27 @@ pub(crate) struct Flow {
     pub(crate) to: Endpoint,
     /// The flags of a TCP segment; 0 for UDP.
     pub(crate) flags: u8,
+    /// Sequence and acknowledgement number of a TCP segment; 0 for UDP.
+    pub(crate) numbers: Numbers,
+}
+
+/// Where a TCP segment is in its connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgement: u32,
+}
+
+impl Numbers {
+    const NONE: Self = Self { sequence: 0, acknowledgement: 0 };
+
+    #[inline(always)]
+    fn of(segment: &Segment) -> Self {
+        Self {
+            sequence: u32::from_be(load::u32(&segment.sequence)),
+            acknowledgement: u32::from_be(load::u32(&segment.acknowledgement)),
+        }
+    }
 }
 
 pub(crate) enum Network<'packet> {
@@ -83,14 +104,17 @@ impl<'packet> Packet<'packet> {
     #[inline(always)]
     pub(crate) fn flow(&self) -> Flow {
         let (source, destination) = self.network.addresses();
-        let (from, to, protocol, flags) = match &self.transport {
-            Transport::Tcp(header) => (header.source, header.destination, net::TCP, header.flags),
-            Transport::Udp(header) => (header.src, header.dst, net::UDP, 0),
+        let (from, to, protocol, flags, numbers) = match &self.transport {
+            Transport::Tcp(header) => {
+                (header.source, header.destination, net::TCP, header.flags, Numbers::of(header))
+            }
+            Transport::Udp(header) => (header.src, header.dst, net::UDP, 0, Numbers::NONE),
         };
         Flow {
             from: Endpoint::new(source, u16::from_be_bytes(from), protocol),
             to: Endpoint::new(destination, u16::from_be_bytes(to), protocol),
             flags,
+            numbers,
         }
     }
 

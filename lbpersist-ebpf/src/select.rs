@@ -114,7 +114,7 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
         },
     };
     if flow.to.protocol == u16::from(net::TCP) {
-        connection::server(&visit, flow.flags).into()
+        connection::server(&visit, flow.flags, flow.numbers.acknowledgement).into()
     } else {
         udp::server(&visit).into()
     }
@@ -128,15 +128,15 @@ fn is_ours(end: &Endpoint) -> bool {
     unsafe { SERVICES.get(end).is_some() || REVERSE.get(end).is_some() }
 }
 
-/// Tells the tables of a server's segment that may close its connection.
+/// Tells the tables of a server's segment that may open or close its connection.
 #[inline(always)]
 pub(crate) fn note_answer(flow: &Flow, reverse: &Reverse) {
-    if flow.flags & (flag::FIN | flag::RST) != 0 {
+    if flow.flags & flag::CONTROL != 0 {
         let _ = answer_to_tables(flow, reverse);
     }
 }
 
-/// Notes a closing segment; returns a number because the verifier wants a subprogram to return one.
+/// Notes such a segment; returns a number because the verifier wants a subprogram to return one.
 #[inline(never)]
 fn answer_to_tables(flow: &Flow, reverse: &Reverse) -> u32 {
     let Some(pool) = POOLS.get(reverse.pool) else { return 0 };
@@ -149,7 +149,7 @@ fn answer_to_tables(flow: &Flow, reverse: &Reverse) -> u32 {
         reserved: 0,
     };
     let entry = entry_key(&flow.to.address, reverse.scope, pool, Destination::NONE);
-    connection::note_answer(&connection, &entry, flow.flags);
+    connection::note_answer(&connection, &entry, flow.flags, flow.numbers.sequence);
     1
 }
 

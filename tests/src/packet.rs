@@ -39,6 +39,9 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
+/// What segments acknowledge unless they are told otherwise: the SYN of a server.
+const ACKNOWLEDGED: u32 = 2000;
+
 /// TCP or UDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -48,6 +51,10 @@ pub enum Transport {
         flags: u8,
         /// Options: at most 40 bytes.
         options: Vec<u8>,
+        /// The sequence number.
+        sequence: u32,
+        /// The acknowledgement number, with [`flag::ACK`].
+        acknowledgement: u32,
     },
     /// A datagram.
     Udp {
@@ -68,7 +75,11 @@ pub enum Checksum {
 impl Packet {
     /// A segment without data, options or a sensible way over a link.
     pub fn tcp(from: SocketAddr, to: SocketAddr, flags: u8) -> Self {
-        Self::new(from, to, Transport::Tcp { flags, options: Vec::new() })
+        // A server's SYN has the number that a client's segments acknowledge.
+        let opens = flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
+        let sequence = if opens { ACKNOWLEDGED - 1 } else { 1000 };
+        let (options, acknowledgement) = (Vec::new(), ACKNOWLEDGED);
+        Self::new(from, to, Transport::Tcp { flags, options, sequence, acknowledgement })
     }
 
     /// A datagram that says "question".
@@ -100,6 +111,24 @@ impl Packet {
     pub fn tcp_options(mut self, new: &[u8]) -> Self {
         if let Transport::Tcp { options, .. } = &mut self.transport {
             *options = new.to_vec();
+        }
+        self
+    }
+
+    /// With that sequence number.
+    #[must_use]
+    pub fn numbered(mut self, number: u32) -> Self {
+        if let Transport::Tcp { sequence, .. } = &mut self.transport {
+            *sequence = number;
+        }
+        self
+    }
+
+    /// With that acknowledgement number, if it acknowledges anything.
+    #[must_use]
+    pub fn acknowledging(mut self, number: u32) -> Self {
+        if let Transport::Tcp { acknowledgement, .. } = &mut self.transport {
+            *acknowledgement = number;
         }
         self
     }
@@ -177,9 +206,11 @@ impl Packet {
     fn transport_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match &self.transport {
-            Transport::Tcp { flags, options } => {
-                let mut header = TcpHeader::new(self.from.port(), self.to.port(), 1000, 0xfaf0);
-                header.acknowledgment_number = if flags & flag::ACK == 0 { 0 } else { 2000 };
+            Transport::Tcp { flags, options, sequence, acknowledgement } => {
+                let mut header =
+                    TcpHeader::new(self.from.port(), self.to.port(), *sequence, 0xfaf0);
+                let acknowledges = flags & flag::ACK != 0;
+                header.acknowledgment_number = if acknowledges { *acknowledgement } else { 0 };
                 header.syn = flags & flag::SYN != 0;
                 header.ack = flags & flag::ACK != 0;
                 header.fin = flags & flag::FIN != 0;

@@ -471,6 +471,7 @@ virtual services: 1
 pools: 1
   web: clients are not kept
     nat: answers come back this way
+    without a server clients are refused; open connections of a lost server are reset
     server 10.0.0.11:8080, weight 1
 rings: 65537 slots
 tables: 1048576 entries, 1048576 connections, 65536 handshakes; swept every 1s

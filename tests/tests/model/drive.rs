@@ -172,7 +172,10 @@ impl Run<'_> {
         let Some(&host) = self.met.get(&flow) else { return Ok(()) };
         let service = to(flow.service);
         let server = SocketAddr::new(address(host), service.port());
-        let packet = Packet::tcp(server, from(flow), flags(says));
+        // To a client that has only begun, a server says SYN.
+        let opens = says == Says::Nothing && self.rules.handshakes.contains_key(&flow);
+        let opening = if opens { flag::SYN } else { 0 };
+        let packet = Packet::tcp(server, from(flow), flags(says) | opening);
         let outcome = self.rig.send(&packet.bytes()).map_err(told)?;
         let servers = &self.rules.pools[flow.service.pool].servers;
         if !servers.iter().any(|server| server.host == host && !server.removed) {

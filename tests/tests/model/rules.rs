@@ -145,6 +145,8 @@ pub(crate) struct Connection {
 pub(crate) struct Handshake {
     pub(crate) server: usize,
     started: u64,
+    /// Whether the server has answered, so that the client can have seen its number.
+    answered: bool,
 }
 
 /// What a binding is worth.
@@ -257,7 +259,7 @@ impl Rules {
             Some((_, Standing::Gone)) | None => self.pool(&flow).pick(&flow),
         };
         let Some(server) = server else { return Answer::Nobody };
-        self.handshakes.insert(flow, Handshake { server, started: now });
+        self.handshakes.insert(flow, Handshake { server, started: now, answered: false });
         self.to(&flow, server)
     }
 
@@ -270,9 +272,12 @@ impl Rules {
                 return Answer::Reset;
             }
             server = self.note(&flow, Side::Client, says, now);
-        } else if let Some(handshake) = self.handshakes.remove(&flow) {
+        } else if let Some(handshake) = self.handshakes.get(&flow).copied() {
             server = Some(handshake.server);
-            if says != Says::Rst {
+            if says == Says::Rst || handshake.answered {
+                self.handshakes.remove(&flow);
+            }
+            if says != Says::Rst && handshake.answered {
                 self.finish(flow, handshake.server, says, now);
             }
         }
@@ -293,6 +298,10 @@ impl Rules {
             }
         } else if says == Says::Rst {
             self.handshakes.remove(&flow);
+        } else if says == Says::Nothing
+            && let Some(handshake) = self.handshakes.get_mut(&flow)
+        {
+            handshake.answered = true;
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use lbpersist_common::{net::Address, tcp::flag};
-use lbpersist_tests::packet::Packet;
+use lbpersist_common::{net::Address, reason::Reason, tcp::flag};
+use lbpersist_tests::{packet::Packet, rig::Rig};
 
 use crate::{
     persistence::open,
-    setup::{Text, V4, V6, Visits as _},
+    setup::{Text, V4, V6, Visits as _, WEB, server_address},
 };
 
 fn client(address: &str) -> SocketAddr {
@@ -84,12 +84,19 @@ fn scope_says_whether_two_services_share_an_entry() {
         );
         let Some(mut rig) = text.rig() else { return };
         let from = client("172.16.1.1");
+        let answer = |rig: &mut Rig, host, port| {
+            let from_server = SocketAddr::new(server_address(V4, host), port);
+            let syn = Packet::tcp(from_server, from, flag::SYN | flag::ACK);
+            assert_eq!(rig.send_packet(&syn).reason, Reason::Returned);
+        };
         let first = rig.syn(from);
+        answer(&mut rig, first, WEB);
         rig.data(from);
         let segment = |port, flags| Packet::tcp(from, V4.service(port), flags);
         // The ring changes, so that only an entry can bring the client to the same server again.
         rig.configure(&Text { servers: others(first), ..text.clone() }.text()).unwrap();
         let second = rig.server_of(&segment(81, flag::SYN));
+        answer(&mut rig, second, 81);
         rig.server_of(&segment(81, flag::ACK));
         assert_eq!(second == first, scope == "pool", "scope {scope}");
         assert_eq!(rig.entries().unwrap().len(), entries, "scope {scope}");

@@ -3,7 +3,10 @@
 use lbpersist_common::{counter::Event, reason::Reason, tcp::flag};
 use lbpersist_tests::{packet::Packet, rig::Rig, topology::Family, wait};
 
-use crate::setup::{SERVER_PORT, Text, V4, Visits as _, at_port, client, server_address, web};
+use crate::{
+    ring::flush,
+    setup::{SERVER_PORT, Text, V4, Visits as _, at_port, client, server, server_address, web},
+};
 
 #[test]
 fn an_entry_is_earned_by_the_third_packet() {
@@ -101,6 +104,42 @@ fn data_without_a_handshake_goes_by_the_ring_and_writes_nothing() {
 }
 
 #[test]
+fn only_a_client_that_has_seen_the_servers_answer_earns_an_entry() {
+    let Some(mut rig) = Text::servers(&[11, 12]).rig() else { return };
+    for family in Family::BOTH {
+        let (from, liar) = (client(family, 1), client(family, 2));
+        let host = rig.syn(liar);
+        let guess = |number| Packet::tcp(liar, web(liar), flag::ACK).acknowledging(number);
+        assert_eq!(rig.server_of(&guess(2000)), host, "before the server has said anything");
+        rig.answer(host, liar, flag::SYN | flag::ACK);
+        for number in [0, 1, 1999, 2001, u32::MAX] {
+            assert_eq!(rig.server_of(&guess(number)), host, "{number}: to its server all the same");
+        }
+        assert!(rig.entries().unwrap().is_empty() && rig.connections().unwrap().is_empty());
+        assert_eq!(rig.server_of(&guess(2000)), host);
+        assert_eq!((rig.entries().unwrap().len(), rig.connections().unwrap().len()), (1, 1));
+        rig.open(from);
+        flush(&mut rig);
+    }
+}
+
+#[test]
+fn a_server_may_change_its_number() {
+    for answered in [5_000, 7_000, 6_000] {
+        let Some(mut rig) = Text::servers(&[11]).rig() else { return };
+        let from = client(V4, 1);
+        let host = rig.syn(from);
+        for number in [5_000, 6_000, 7_000] {
+            let syn = Packet::tcp(server(V4, host), from, flag::SYN | flag::ACK).numbered(number);
+            assert_eq!(rig.send_packet(&syn).reason, Reason::Returned);
+        }
+        rig.server_of(&Packet::tcp(from, web(from), flag::ACK).acknowledging(answered + 1));
+        let is_known = answered != 6_000;
+        assert_eq!(rig.connections().unwrap().len(), usize::from(is_known), "the first, the last");
+    }
+}
+
+#[test]
 fn a_reset_ends_a_handshake() {
     let Some(mut rig) = Text::servers(&[11, 12, 13]).rig() else { return };
     let from = client(V4, 1);
@@ -118,6 +157,7 @@ fn a_third_packet_may_carry_data_or_end_the_connection() {
         let Some(mut rig) = Text::servers(&[11, 12, 13]).rig() else { return };
         let from = client(V4, 1);
         let host = rig.syn(from);
+        rig.answer(host, from, flag::SYN | flag::ACK);
         assert_eq!(rig.segment(from, flags), host);
         assert_eq!(open(&mut rig), 1);
         assert_eq!(rig.connections().unwrap()[0].1.state, state);
