@@ -7,6 +7,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::{
     Problem,
     field::{At, Field},
+    keeping,
     raw::{BUILT_IN_MONITOR, Declared, Raw, RawPool, RawServer, RawService},
     ways::{self, Endpoint},
     words::{nearest, quoted},
@@ -20,9 +21,11 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     let mut checks = Checks { raw, problems };
     checks.names();
     checks.references();
+    checks.fallbacks();
     checks.services_apart();
     checks.servers_of_pools();
     ways::check(raw, problems);
+    keeping::check(raw, problems);
 }
 
 struct Checks<'c> {
@@ -73,6 +76,15 @@ impl<'c> Checks<'c> {
                 let built_in = Some(BUILT_IN_MONITOR);
                 self.refers(&by, Some(monitor), "health_monitor", &raw.monitors, built_in);
             }
+        }
+    }
+
+    fn fallbacks(&mut self) {
+        let raw = self.raw;
+        for profile in &raw.profiles {
+            let by = format!("persistence_profile {}", profile.label());
+            let fallback = profile.value.fallback.as_ref();
+            self.refers(&by, fallback, "persistence_profile", &raw.profiles, None);
         }
     }
 

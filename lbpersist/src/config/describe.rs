@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::duration;
 use crate::model::{
-    DataPathSettings, Forwarding, HealthMonitor, Model, NoServer, PersistenceProfile, Pool, Scope,
-    Server, ServerDown, TunnelSources,
+    ClientIp, DataPathSettings, Forwarding, HealthMonitor, Method, Model, NoServer,
+    PersistenceProfile, Pool, Scope, Server, ServerDown, TunnelSources,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -73,23 +73,53 @@ fn describe_loss(pool: &Pool) -> String {
 }
 
 fn profile(profile: &PersistenceProfile) -> String {
-    let PersistenceProfile { name, timeout, ipv4_mask, ipv6_mask, scope, server_down } = profile;
-    if timeout.is_zero() {
-        return format!("clients are not kept: the timeout of profile {name} is 0");
-    }
-    let timeout = duration::format(*timeout);
-    let scope = match scope {
-        Scope::VirtualService => "for each virtual service",
-        Scope::Pool => "for the whole pool",
-    };
-    let down = match server_down {
+    let down = match profile.server_down {
         ServerDown::Immediate => "another server when theirs is down",
         ServerDown::Never => "refused when their server is down",
         ServerDown::Continue => "sent to their server even when it is down",
     };
-    format!(
-        "clients are kept by /{ipv4_mask} (IPv6 /{ipv6_mask}) {scope}, {timeout} after the last close, {down} (profile {name})"
-    )
+    let name = &profile.name;
+    let own = match &profile.method {
+        Method::ClientIp(method) if method.timeout.is_zero() => {
+            format!("clients are not kept: the timeout of profile {name} is 0")
+        }
+        method => {
+            format!("clients are kept by {}, {down} (profile {name})", describe_method(method))
+        }
+    };
+    match &profile.fallback {
+        Some(fallback) => format!("{own}; else {}", self::profile(fallback)),
+        None => own,
+    }
+}
+
+fn describe_method(method: &Method) -> String {
+    match method {
+        Method::ClientIp(ClientIp { timeout, ipv4_mask, ipv6_mask, scope }) => {
+            let timeout = duration::format(*timeout);
+            let scope = match scope {
+                Scope::VirtualService => "for each virtual service",
+                Scope::Pool => "for the whole pool",
+            };
+            format!("/{ipv4_mask} (IPv6 /{ipv6_mask}) {scope}, {timeout} after the last close")
+        }
+        Method::HttpCookie(cookie) => {
+            let name = cookie.cookie_name.as_deref().unwrap_or("with a generated name");
+            let until = match (cookie.timeout.is_zero(), cookie.persistent) {
+                (true, _) => "while the client keeps it".to_owned(),
+                (false, true) => format!("for {}", duration::format(cookie.timeout)),
+                (false, false) => {
+                    format!("for {} of a browser's session", duration::format(cookie.timeout))
+                }
+            };
+            format!("our cookie {name} {until}")
+        }
+        Method::AppCookie(cookie) => {
+            let (name, timeout) = (&cookie.cookie_name, duration::format(cookie.timeout));
+            format!("the application's cookie {name}, {timeout} after the last request")
+        }
+        Method::Header(header) => format!("the value of header {}", header.header_name),
+    }
 }
 
 fn describe_monitor(monitor: &HealthMonitor) -> String {

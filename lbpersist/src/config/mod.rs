@@ -9,6 +9,8 @@ mod check;
 mod describe;
 mod duration;
 mod field;
+mod keeping;
+mod profile;
 mod raw;
 mod read;
 mod reader;

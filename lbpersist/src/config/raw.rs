@@ -9,20 +9,21 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    DataPathSettings, HealthMonitor, IdleLimits, NoServer, PersistenceProfile, Protocol,
-    TunnelSources,
+    DaemonSettings, DataPathSettings, HealthMonitor, IdleLimits, Method, Mode, NoServer, Protocol,
+    ServerDown, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
 pub(super) struct Raw {
     pub(super) interfaces: Vec<At<String>>,
+    pub(super) daemon: DaemonSettings,
     pub(super) data_path: DataPathSettings,
     /// Where `ring_size` is written, if it is.
     pub(super) ring_size_line: Option<usize>,
     pub(super) idle_limits: IdleLimits,
     pub(super) services: Vec<Declared<RawService>>,
     pub(super) pools: Vec<Declared<RawPool>>,
-    pub(super) profiles: Vec<Declared<PersistenceProfile>>,
+    pub(super) profiles: Vec<Declared<RawProfile>>,
     pub(super) monitors: Vec<Declared<HealthMonitor>>,
 }
 
@@ -49,6 +50,7 @@ pub(super) struct RawService {
     pub(super) address: Option<IpAddr>,
     pub(super) port: Option<u16>,
     pub(super) protocol: Option<Protocol>,
+    pub(super) mode: Option<Mode>,
     pub(super) pool: Option<At<String>>,
 }
 
@@ -77,6 +79,7 @@ pub(super) struct RawServer {
     pub(super) address: Option<IpAddr>,
     pub(super) port: Field<u16>,
     pub(super) weight: Option<u16>,
+    pub(super) header_value: Option<At<String>>,
 }
 
 impl RawServer {
@@ -84,6 +87,14 @@ impl RawServer {
     pub(super) fn port_behind(&self, service_port: u16) -> Option<u16> {
         self.port.or_default(service_port)
     }
+}
+
+pub(super) struct RawProfile {
+    /// `None` when its type, or something that every profile of the type needs, could not be read.
+    pub(super) method: Option<Method>,
+    pub(super) server_down: ServerDown,
+    pub(super) limit_counts_as_down: bool,
+    pub(super) fallback: Option<At<String>>,
 }
 
 /// The monitor that is there without being declared; its values are the defaults of those that are.

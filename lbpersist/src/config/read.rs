@@ -1,23 +1,24 @@
 //! Reading each kind of table: one function a kind, beside the fields it knows.
 
-use std::{net::IpAddr, ops::RangeInclusive, time::Duration};
+use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml_edit::Table as TomlTable;
 
 use super::{
     field::{At, Choices, Field, Found, Report, Shape},
+    profile,
     raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService, built_in_monitor},
     reader::Table,
     words::quoted,
 };
 use crate::model::{
-    DataPathSettings, HealthMonitor, IdleLimits, NoServer, PersistenceProfile, Protocol, Scope,
-    ServerDown, TunnelSources,
+    DaemonSettings, DataPathSettings, HealthMonitor, IdleLimits, Mode, NoServer, Protocol,
+    TunnelSources,
 };
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const MONTH: Duration = Duration::from_secs(30 * 86_400);
+pub(super) const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// Reads a document.
 pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
@@ -27,6 +28,7 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
         required: &[],
         optional: &[
             "interfaces",
+            "daemon",
             "data_path",
             "idle_limits",
             "virtual_service",
@@ -38,6 +40,10 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
     };
     let mut root = Table::open(report, Found::root(document), &ROOT, "");
     let interfaces = read_interfaces(&mut root);
+    let daemon = match root.table("daemon") {
+        Some(found) => read_daemon(root.report, found),
+        None => DaemonSettings::default(),
+    };
     let (data_path, ring_size_line) = match root.table("data_path") {
         Some(found) => read_data_path(root.report, found),
         None => (DataPathSettings::default(), None),
@@ -48,12 +54,13 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
     };
     Raw {
         interfaces,
+        daemon,
         data_path,
         ring_size_line,
         idle_limits,
         services: read_each(&mut root, "virtual_service", read_service),
         pools: read_each(&mut root, "pool", read_pool),
-        profiles: read_each(&mut root, "persistence_profile", read_profile),
+        profiles: read_each(&mut root, "persistence_profile", profile::read),
         monitors: read_each(&mut root, "health_monitor", read_monitor),
     }
 }
@@ -91,6 +98,22 @@ fn check_interface(name: &str) -> Result<(), String> {
     } else {
         Ok(())
     }
+}
+
+fn read_daemon(report: &mut Report<'_>, found: Found<'_>) -> DaemonSettings {
+    const DAEMON: Shape =
+        Shape { kind: "daemon", label: "", required: &[], optional: &["state_dir"], later: &[] };
+    let mut table = Table::open(report, found, &DAEMON, "");
+    let state_dir = table.text("state_dir");
+    let state_dir = table.refine(state_dir, |path| match path {
+        path if path.starts_with('/') && !path.contains(char::is_control) => {
+            Ok(PathBuf::from(path))
+        }
+        path => {
+            Err(format!("`state_dir` must be a path that begins with `/`, not {}", quoted(path)))
+        }
+    });
+    DaemonSettings { state_dir: state_dir.or(DaemonSettings::default().state_dir) }
 }
 
 fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSettings, Option<usize>) {
@@ -166,9 +189,8 @@ fn read_service(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawServic
     };
     const PROTOCOLS: Choices<Protocol> =
         Choices { allowed: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], later: &[] };
-    const MODES: Choices<()> = Choices { allowed: &[("l4", ())], later: &["tcp", "http"] };
+    const MODES: Choices<Mode> = Choices { allowed: &[("l4", Mode::L4)], later: &["tcp", "http"] };
     let mut table = Table::open(report, found, &VIRTUAL_SERVICE, "");
-    table.choice("mode", &MODES);
     Declared {
         line: found.line,
         name: table.name("name").known(),
@@ -176,6 +198,7 @@ fn read_service(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawServic
             address: table.address("address").known().map(|address| address.value),
             port: table.integer("port", 1..=u16::MAX).known().map(|port| port.value),
             protocol: table.choice("protocol", &PROTOCOLS).or_default(Protocol::Tcp),
+            mode: table.choice("mode", &MODES).or_default(Mode::L4),
             pool: table.name("pool").known(),
         },
     }
@@ -259,8 +282,8 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
         kind: "server",
         label: "address",
         required: &["address"],
-        optional: &["port", "weight"],
-        later: &["header_value"],
+        optional: &["port", "weight", "header_value"],
+        later: &[],
     };
     let mut table = Table::open(report, found, &SERVER, owner);
     RawServer {
@@ -268,45 +291,8 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
         address: table.address("address").known().map(|address| address.value),
         port: table.integer("port", 1..=u16::MAX),
         weight: table.integer("weight", 0..=1000).or_default(1),
+        header_value: profile::read_header_value(&mut table).known(),
     }
-}
-
-fn read_profile(report: &mut Report<'_>, found: Found<'_>) -> Declared<PersistenceProfile> {
-    const PERSISTENCE_PROFILE: Shape = Shape {
-        kind: "persistence_profile",
-        label: "name",
-        required: &["name"],
-        optional: &["type", "timeout", "ipv4_mask", "ipv6_mask", "scope", "server_down"],
-        later: &[],
-    };
-    const TYPES: Choices<()> = Choices {
-        allowed: &[("client-ip", ())],
-        later: &["http-cookie", "app-cookie", "header", "tls", "gslb-site"],
-    };
-    const SCOPES: Choices<Scope> = Choices {
-        allowed: &[("virtual-service", Scope::VirtualService), ("pool", Scope::Pool)],
-        later: &[],
-    };
-    const SERVER_DOWN: Choices<ServerDown> = Choices {
-        allowed: &[
-            ("immediate", ServerDown::Immediate),
-            ("never", ServerDown::Never),
-            ("continue", ServerDown::Continue),
-        ],
-        later: &[],
-    };
-    let mut table = Table::open(report, found, &PERSISTENCE_PROFILE, "");
-    table.choice("type", &TYPES);
-    let name = table.name("name").known();
-    let value = PersistenceProfile {
-        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
-        timeout: table.duration("timeout", Duration::ZERO..=MONTH).or(5 * MINUTE),
-        ipv4_mask: table.integer("ipv4_mask", 0..=32).or(32),
-        ipv6_mask: table.integer("ipv6_mask", 0..=128).or(128),
-        scope: table.choice("scope", &SCOPES).or(Scope::VirtualService),
-        server_down: table.choice("server_down", &SERVER_DOWN).or(ServerDown::Immediate),
-    };
-    Declared { line: found.line, name, value }
 }
 
 fn read_monitor(report: &mut Report<'_>, found: Found<'_>) -> Declared<HealthMonitor> {

@@ -68,6 +68,11 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
         key_line.or_else(|| self.report.line_of(item)).unwrap_or(self.found.line)
     }
 
+    /// The line of a field, or of the table when it is absent.
+    pub(super) fn line_of(&self, field: &'static str) -> usize {
+        self.item(field).map_or(self.found.line, |item| item.line)
+    }
+
     fn item(&self, field: &'static str) -> Option<At<&'d Item>> {
         let items = self.found.items;
         let item = items.get(field).filter(|item| !item.is_none())?;

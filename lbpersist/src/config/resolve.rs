@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::raw::{
-    BUILT_IN_MONITOR, Declared, Raw, RawForwarding, RawPool, RawServer, RawService,
+    BUILT_IN_MONITOR, Declared, Raw, RawForwarding, RawPool, RawProfile, RawServer, RawService,
     built_in_monitor,
 };
 use crate::model::{
@@ -23,6 +23,7 @@ pub(super) fn resolve(raw: Raw) -> Model {
         .filter_map(|(name, service)| Some((name.clone(), service_of(name, service)?)));
     Model {
         interfaces: raw.interfaces.into_iter().map(|interface| interface.value).collect(),
+        daemon: raw.daemon,
         data_path: raw.data_path,
         idle_limits: raw.idle_limits,
         services: services.collect(),
@@ -40,6 +41,7 @@ fn service_of(name: String, raw: RawService) -> Option<VirtualService> {
         address: raw.address?,
         port: raw.port?,
         protocol: raw.protocol?,
+        mode: raw.mode?,
         pool: raw.pool?.value,
     })
 }
@@ -47,10 +49,10 @@ fn service_of(name: String, raw: RawService) -> Option<VirtualService> {
 fn pool_of(
     name: String,
     raw: RawPool,
-    profiles: &BTreeMap<String, PersistenceProfile>,
+    profiles: &BTreeMap<String, RawProfile>,
     monitors: &BTreeMap<String, HealthMonitor>,
 ) -> Pool {
-    let persistence = raw.persistence_profile.and_then(|name| profiles.get(&name.value).cloned());
+    let persistence = raw.persistence_profile.and_then(|name| profile_of(&name.value, profiles, 1));
     let named = raw.health_monitors.iter();
     let health_monitors = named.filter_map(|name| monitors.get(&name.value).cloned()).collect();
     let servers = raw.servers.unwrap_or_default().into_iter().filter_map(server_of).collect();
@@ -70,7 +72,26 @@ fn pool_of(
     }
 }
 
+/// The profile with its chain of fallbacks, which has no loop and no more than the longest chain.
+fn profile_of(
+    name: &str,
+    profiles: &BTreeMap<String, RawProfile>,
+    place: usize,
+) -> Option<PersistenceProfile> {
+    let raw = profiles.get(name).filter(|_| place <= PersistenceProfile::LONGEST_CHAIN)?;
+    let fallback = raw.fallback.as_ref();
+    let fallback = fallback.and_then(|name| profile_of(&name.value, profiles, place + 1));
+    Some(PersistenceProfile {
+        name: name.to_owned(),
+        method: raw.method.clone()?,
+        server_down: raw.server_down,
+        limit_counts_as_down: raw.limit_counts_as_down,
+        fallback: fallback.map(Box::new),
+    })
+}
+
 fn server_of(raw: RawServer) -> Option<Server> {
     let port = raw.port.known().map(|port| port.value);
-    Some(Server { address: raw.address?, port, weight: raw.weight? })
+    let header_value = raw.header_value.map(|value| value.value);
+    Some(Server { address: raw.address?, port, weight: raw.weight?, header_value })
 }

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    DataPathSettings, Forwarding, HealthMonitor, IdleLimits, NoServer, PersistenceProfile, Pool,
-    Protocol, Scope, Server, ServerDown, TunnelSources, VirtualService,
+    ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, IdleLimits, Method,
+    Mode, NoServer, PersistenceProfile, Pool, Protocol, Scope, Server, ServerDown, TunnelSources,
+    VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -32,7 +33,7 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 fn server(address: &str, port: Option<u16>, weight: u16) -> Server {
-    Server { address: address.parse().unwrap(), port, weight }
+    Server { address: address.parse().unwrap(), port, weight, header_value: None }
 }
 
 fn monitor(name: &str, [interval, timeout]: [u64; 2], port: Option<u16>) -> HealthMonitor {
@@ -43,7 +44,8 @@ fn monitor(name: &str, [interval, timeout]: [u64; 2], port: Option<u16>) -> Heal
 fn example() -> Model {
     let service = |name: &str, address: &str, port, protocol| {
         let address = address.parse().unwrap();
-        VirtualService { name: name.to_owned(), address, port, protocol, pool: name.to_owned() }
+        let (name, pool, mode) = (name.to_owned(), name.to_owned(), Mode::L4);
+        VirtualService { name, address, port, protocol, mode, pool }
     };
     let services = [
         service("web", "198.51.100.10", 80, Protocol::Tcp),
@@ -54,11 +56,15 @@ fn example() -> Model {
         name: "web".to_owned(),
         persistence: Some(PersistenceProfile {
             name: "per-subnet".to_owned(),
-            timeout: Duration::from_secs(300),
-            ipv4_mask: 24,
-            ipv6_mask: 64,
-            scope: Scope::VirtualService,
+            method: Method::ClientIp(ClientIp {
+                timeout: Duration::from_secs(300),
+                ipv4_mask: 24,
+                ipv6_mask: 64,
+                scope: Scope::VirtualService,
+            }),
             server_down: ServerDown::Immediate,
+            limit_counts_as_down: true,
+            fallback: None,
         }),
         health_monitors: vec![
             monitor("tcp", [5000, 2000], None),
@@ -68,7 +74,7 @@ fn example() -> Model {
         reset_connections: true,
         servers: vec![
             server("10.0.0.11", Some(8080), 2),
-            server("10.0.0.12", Some(8080), 1),
+            Server { header_value: Some("blue".to_owned()), ..server("10.0.0.12", Some(8080), 1) },
             server("10.0.0.13", None, 1),
         ],
     };
@@ -95,6 +101,7 @@ fn example() -> Model {
     };
     Model {
         interfaces: vec!["eth0".to_owned()],
+        daemon: DaemonSettings::default(),
         data_path: DataPathSettings::default(),
         idle_limits: IdleLimits::default(),
         services: services.map(|service| (service.name.clone(), service)).into(),
@@ -120,11 +127,15 @@ fn a_profile_with_defaults_and_one_that_is_off() {
             + fields;
         let expected = PersistenceProfile {
             name: "p".to_owned(),
-            timeout: Duration::from_secs(timeout),
-            ipv4_mask: 32,
-            ipv6_mask: 128,
-            scope: Scope::VirtualService,
+            method: Method::ClientIp(ClientIp {
+                timeout: Duration::from_secs(timeout),
+                ipv4_mask: 32,
+                ipv6_mask: 128,
+                scope: Scope::VirtualService,
+            }),
             server_down: ServerDown::Immediate,
+            limit_counts_as_down: true,
+            fallback: None,
         };
         assert_eq!(parse(&text).unwrap().pools["web"].persistence, Some(expected));
     }
@@ -183,7 +194,7 @@ algorithm = "random-two"
 health_monitors = ["fsat", 5]
 servers = [
   { address = "10.0.0.11", port = 8080, weight = 2000 },
-  { address = "10.0.0.11", port = 8080, header_value = "x" },
+  { address = "10.0.0.11", port = 8080, header_value = " x" },
   { prot = 8080 },
 ]
 [[persistence_profile]]
@@ -194,7 +205,7 @@ ipv4_mask = 33
 name = "fast"
 "#;
     let expected = r#"1: interface `eth0` is there already (line 1)
-2: unknown field `colour`; known are `interfaces`, `data_path`, `idle_limits`, `virtual_service`, `pool`, `persistence_profile` and `health_monitor`
+2: unknown field `colour`; known are `interfaces`, `daemon`, `data_path`, `idle_limits`, `virtual_service`, `pool`, `persistence_profile` and `health_monitor`
 4: `ring_size` must be a prime, not 65536; the next one is 65537
 5: `sweep_interval` must be a duration from 100ms to 1m, not the number 5; write a unit, as in "5s"
 6: missing field `address` in virtual_service `web`
@@ -210,7 +221,7 @@ name = "fast"
 21: `health_monitors` must hold strings only, not an integer
 21: pool `web` names health_monitor `fsat`, which is not declared; did you mean `fast` (line 31)?
 23: `weight` must be an integer from 0 to 1000, not 2000
-24: field `header_value` in server `10.0.0.11` of pool `web` is not available yet
+24: `header_value` must be 1 to 256 visible ASCII characters with no space at the ends, not ` x`
 24: server 10.0.0.11 port 8080 is in pool `web` already (line 23)
 25: unknown field `prot` in server of pool `web`; did you mean `port`?
 25: missing field `address` in server of pool `web`

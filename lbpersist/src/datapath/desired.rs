@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     balance::maglev::{self, Member},
-    model::{self, Forwarding, Model, NoServer, ServerDown},
+    model::{self, Forwarding, Model, NoServer, PersistenceProfile, ServerDown},
     network::{NextHop, RouteTarget, View},
 };
 
@@ -211,7 +211,7 @@ pub fn server_identity(pool: u32, server: &model::Server) -> ServerIdentity {
 /// Whose entries a service's clients have.
 fn scope(model: &Model, pool_name: &str, service: Numbered, pool: Numbered) -> u32 {
     let profile = model.pools.get(pool_name).and_then(|pool| pool.persistence.as_ref());
-    match profile.map(|profile| profile.scope) {
+    match profile.and_then(PersistenceProfile::by_address).map(|(_, method)| method.scope) {
         Some(model::Scope::Pool) => service::scope::pool(pool.id),
         Some(model::Scope::VirtualService) | None => service::scope::service(service.id),
     }
@@ -239,22 +239,24 @@ fn forget(model: &Model, identities: &mut Identities) {
 }
 
 fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64) -> Pool {
-    let profile = pool.persistence.as_ref().filter(|profile| !profile.timeout.is_zero());
+    let by_address = pool.persistence.as_ref().and_then(PersistenceProfile::by_address);
+    let method = by_address.map(|(_, method)| method);
     Pool {
         slots,
         side: 0,
-        flags: pool_flags(pool, profile.is_some()),
-        server_down: profile.map_or(service::server_down::IMMEDIATE, |profile| {
-            match profile.server_down {
+        flags: pool_flags(pool, method.is_some()),
+        server_down: by_address.map_or(
+            service::server_down::IMMEDIATE,
+            |(profile, _)| match profile.server_down {
                 ServerDown::Immediate => service::server_down::IMMEDIATE,
                 ServerDown::Never => service::server_down::NEVER,
                 ServerDown::Continue => service::server_down::CONTINUE,
-            }
-        }),
-        timeout_ns: profile.map_or(0, |profile| nanoseconds(profile.timeout)),
+            },
+        ),
+        timeout_ns: method.map_or(0, |method| nanoseconds(method.timeout)),
         udp_idle_ns,
-        ipv4_mask: Address::ipv4_prefix_mask(profile.map_or(32, |profile| profile.ipv4_mask)),
-        ipv6_mask: Address::prefix_mask(profile.map_or(128, |profile| profile.ipv6_mask)),
+        ipv4_mask: Address::ipv4_prefix_mask(method.map_or(32, |method| method.ipv4_mask)),
+        ipv6_mask: Address::prefix_mask(method.map_or(128, |method| method.ipv6_mask)),
         id: given.id,
         forwarding: match pool.forwarding {
             Forwarding::Nat => service::forwarding::NAT,

@@ -3,8 +3,14 @@
 //! No clock, no socket, no file. Everything here has been checked by `config`: names are unique and resolve, masks are in
 //! range, services do not overlap.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+mod persistence;
 
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+pub use persistence::{
+    AppCookie, ClientIp, Header, HttpCookie, Method, PersistenceProfile, SameSite, Scope,
+    ServerDown,
+};
 use serde::Serialize;
 
 /// A whole configuration.
@@ -12,6 +18,8 @@ use serde::Serialize;
 pub struct Model {
     /// Interfaces to attach to, by name.
     pub interfaces: Vec<String>,
+    /// The daemon itself.
+    pub daemon: DaemonSettings,
     /// Sizes of what lives in the kernel.
     pub data_path: DataPathSettings,
     /// How long things may be silent.
@@ -20,6 +28,19 @@ pub struct Model {
     pub services: BTreeMap<String, VirtualService>,
     /// The pools, by name.
     pub pools: BTreeMap<String, Pool>,
+}
+
+/// What the daemon needs for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonSettings {
+    /// Where it keeps what must outlive it: cookie keys and generated names.
+    pub state_dir: PathBuf,
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self { state_dir: PathBuf::from("/var/lib/lbpersist") }
+    }
 }
 
 /// Sizes of tables and rings. Changing one needs the maps to be made anew.
@@ -84,8 +105,33 @@ pub struct VirtualService {
     pub port: u16,
     /// TCP or UDP.
     pub protocol: Protocol,
+    /// Who carries its packets.
+    pub mode: Mode,
     /// Name of the pool.
     pub pool: String,
+}
+
+/// Who carries what clients of a service send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The kernel, packet by packet.
+    #[default]
+    L4,
+    /// The daemon, connection by connection.
+    Tcp,
+    /// The daemon, request by request.
+    Http,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::L4 => "l4",
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+        })
+    }
 }
 
 /// A transport protocol.
@@ -195,43 +241,8 @@ pub struct Server {
     pub port: Option<u16>,
     /// Its share of new clients, relative to the others; 1 to 1000, or 0 for no new clients.
     pub weight: u16,
-}
-
-/// How clients are kept on their servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PersistenceProfile {
-    /// Unique among profiles.
-    pub name: String,
-    /// How long an entry outlives its last connection; zero keeps none.
-    pub timeout: Duration,
-    /// Bits of an IPv4 client's address that make its key, 0 to 32.
-    pub ipv4_mask: u8,
-    /// Bits of an IPv6 client's address that make its key, 0 to 128.
-    pub ipv6_mask: u8,
-    /// Who shares an entry.
-    pub scope: Scope,
-    /// What happens to clients of a server that is down.
-    pub server_down: ServerDown,
-}
-
-/// Who shares an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Each virtual service keeps its own entries.
-    VirtualService,
-    /// A client meets the same server on every service of the pool.
-    Pool,
-}
-
-/// What happens to clients of a server that is down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerDown {
-    /// Another server takes them and the entry follows.
-    Immediate,
-    /// They keep their entry and are refused.
-    Never,
-    /// They keep their entry and are sent to the server all the same.
-    Continue,
+    /// The value of a header that names this server, for profiles of type `header`.
+    pub header_value: Option<String>,
 }
 
 /// How a server is asked whether it lives.
