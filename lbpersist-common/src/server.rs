@@ -22,8 +22,8 @@ pub struct Server {
     pub port: u16,
     /// A [`state`] number.
     pub state: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// What was said of it by hand: see [`by_hand`]. Programs do not read it.
+    pub by_hand: u8,
     /// Its share of new clients, relative to the pool's others.
     pub weight: u16,
     /// The largest IP packet that its interface carries, in bytes.
@@ -42,6 +42,36 @@ pub mod state {
     pub const UP: u8 = 1;
     /// Its monitors say it does not answer.
     pub const DOWN: u8 = 2;
+    /// Takes no new clients and keeps those it has.
+    pub const DRAINING: u8 = 3;
+    /// Takes nobody: its clients are treated as those of a server that is down.
+    pub const DISABLED: u8 = 4;
+
+    /// Whether clients that are bound to a server in this state may go on with it.
+    pub const fn serves(state: u8) -> bool {
+        matches!(state, UP | DRAINING)
+    }
+}
+
+/// What an operator said of a server at run time, and what the configuration said then: two numbers from 1 in one byte, so that
+/// the next daemon knows both. 0 when nothing was said.
+pub mod by_hand {
+    /// In use.
+    pub const ENABLED: u8 = 1;
+    /// Keeps its clients and takes no new ones.
+    pub const DRAINING: u8 = 2;
+    /// Takes nobody.
+    pub const DISABLED: u8 = 3;
+
+    /// The byte for `said` while the configuration says `configured`.
+    pub const fn pack(said: u8, configured: u8) -> u8 {
+        said | (configured << 4)
+    }
+
+    /// What was said, and what the configuration said then.
+    pub const fn unpack(byte: u8) -> (u8, u8) {
+        (byte & 15, byte >> 4)
+    }
 }
 
 /// A client's server: number and generation, moved as one 64-bit word.

@@ -194,8 +194,9 @@ impl Visit<'_> {
             return Bound::Gone;
         }
         match (server.state, self.pool.server_down) {
-            (state::UP, _) | (state::DOWN, server_down::CONTINUE) => Bound::Usable,
-            (state::DOWN, server_down::NEVER) => Bound::Refused,
+            (state::UP | state::DRAINING, _)
+            | (state::DOWN | state::DISABLED, server_down::CONTINUE) => Bound::Usable,
+            (state::DOWN | state::DISABLED, server_down::NEVER) => Bound::Refused,
             _ => Bound::Gone,
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::duration;
 use crate::model::{
     ClientIp, DataPathSettings, Forwarding, HealthMonitor, Method, Model, NoServer,
-    PersistenceProfile, Pool, Scope, Server, ServerDown, TunnelSources,
+    PersistenceProfile, Pool, Scope, Server, ServerDown, ServerState, TunnelSources,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -133,11 +133,16 @@ fn describe_monitor(monitor: &HealthMonitor) -> String {
 
 fn describe_server(server: &Server) -> String {
     let (address, weight) = (server.address, server.weight);
+    let state = match server.configured {
+        ServerState::Enabled => "",
+        ServerState::Draining => ", draining: only the clients it has",
+        ServerState::Disabled => ", disabled: nobody",
+    };
     match server.port {
         Some(port) => {
-            format!("server {}, weight {weight}", std::net::SocketAddr::new(address, port))
+            format!("server {}, weight {weight}{state}", std::net::SocketAddr::new(address, port))
         }
-        None => format!("server {address}, the service's port, weight {weight}"),
+        None => format!("server {address}, the service's port, weight {weight}{state}"),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::{
     DaemonSettings, DataPathSettings, HealthMonitor, IdleLimits, Method, Mode, NoServer, Protocol,
-    ServerDown, TunnelSources,
+    ServerDown, ServerState, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -80,6 +80,7 @@ pub(super) struct RawServer {
     pub(super) port: Field<u16>,
     pub(super) weight: Option<u16>,
     pub(super) header_value: Option<At<String>>,
+    pub(super) state: ServerState,
 }
 
 impl RawServer {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::model::{
     DaemonSettings, DataPathSettings, HealthMonitor, IdleLimits, Mode, NoServer, Protocol,
-    TunnelSources,
+    ServerState, TunnelSources,
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -282,7 +282,15 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
         kind: "server",
         label: "address",
         required: &["address"],
-        optional: &["port", "weight", "header_value"],
+        optional: &["port", "weight", "state", "header_value"],
+        later: &[],
+    };
+    const STATES: Choices<ServerState> = Choices {
+        allowed: &[
+            ("enabled", ServerState::Enabled),
+            ("draining", ServerState::Draining),
+            ("disabled", ServerState::Disabled),
+        ],
         later: &[],
     };
     let mut table = Table::open(report, found, &SERVER, owner);
@@ -292,6 +300,7 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
         port: table.integer("port", 1..=u16::MAX),
         weight: table.integer("weight", 0..=1000).or_default(1),
         header_value: profile::read_header_value(&mut table).known(),
+        state: table.choice("state", &STATES).or(ServerState::Enabled),
     }
 }
 

@@ -92,6 +92,12 @@ fn profile_of(
 
 fn server_of(raw: RawServer) -> Option<Server> {
     let port = raw.port.known().map(|port| port.value);
-    let header_value = raw.header_value.map(|value| value.value);
-    Some(Server { address: raw.address?, port, weight: raw.weight?, header_value })
+    Some(Server {
+        address: raw.address?,
+        port,
+        weight: raw.weight?,
+        header_value: raw.header_value.map(|value| value.value),
+        configured: raw.state,
+        by_hand: None,
+    })
 }

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, IdleLimits, Method,
-    Mode, NoServer, PersistenceProfile, Pool, Protocol, Scope, Server, ServerDown, TunnelSources,
-    VirtualService,
+    Mode, NoServer, PersistenceProfile, Pool, Protocol, Scope, Server, ServerDown, ServerState,
+    TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -33,7 +33,14 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 fn server(address: &str, port: Option<u16>, weight: u16) -> Server {
-    Server { address: address.parse().unwrap(), port, weight, header_value: None }
+    Server {
+        address: address.parse().unwrap(),
+        port,
+        weight,
+        header_value: None,
+        configured: ServerState::Enabled,
+        by_hand: None,
+    }
 }
 
 fn monitor(name: &str, [interval, timeout]: [u64; 2], port: Option<u16>) -> HealthMonitor {
@@ -85,7 +92,11 @@ fn example() -> Model {
         health_monitors: Vec::new(),
         no_server: NoServer::Reject,
         reset_connections: true,
-        servers: vec![server("2001:db8:1::11", None, 1), server("2001:db8:1::12", None, 0)],
+        servers: vec![
+            server("2001:db8:1::11", None, 1),
+            server("2001:db8:1::12", None, 0),
+            Server { configured: ServerState::Draining, ..server("2001:db8:1::13", None, 1) },
+        ],
     };
     let far = Pool {
         forwarding: Forwarding::Tunnel(TunnelSources {

@@ -10,7 +10,7 @@ use lbpersist_common::{
     layout::{Name, NameKey, kind},
     net::{Address, Endpoint, FrameAddresses, Mac},
     route::{self, Neighbour, NeighbourKey, Route},
-    server::{Server, state},
+    server::{Server, by_hand, state},
     service::{self, Pool, Reverse, Service, pool_flag},
 };
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     balance::maglev::{self, Member},
-    model::{self, Forwarding, Model, NoServer, PersistenceProfile, ServerDown},
+    model::{self, Forwarding, Model, NoServer, PersistenceProfile, ServerDown, ServerState},
     network::{NextHop, RouteTarget, View},
 };
 
@@ -97,7 +97,8 @@ impl Desired {
             let known = identities.server(identity)?;
             let key = (pool.name.clone(), server.address, server.port);
             let up = !facts.down.contains(&key);
-            if up && server.weight > 0 {
+            let state = state_of(server.state(), up);
+            if state == state::UP && server.weight > 0 {
                 members.push(Member {
                     address: to_map(server.address),
                     port: identity.port,
@@ -114,8 +115,8 @@ impl Desired {
                 interface,
                 frame,
                 port: identity.port,
-                state: if up { state::UP } else { state::DOWN },
-                reserved: 0,
+                state,
+                by_hand: by_hand_of(server),
                 weight: server.weight,
                 mtu: link.map_or(0, |link| u16::try_from(link.mtu).unwrap_or(u16::MAX)),
                 tunnel_source: tunnel_source(pool, server),
@@ -206,6 +207,38 @@ pub fn identity_of(service: &str, pool: &str) -> String {
 /// What a server is known by in [`Identities`].
 pub fn server_identity(pool: u32, server: &model::Server) -> ServerIdentity {
     ServerIdentity { pool, address: server.address, port: server.port.unwrap_or(0) }
+}
+
+/// What the program may use a server for.
+fn state_of(wanted: ServerState, up: bool) -> u8 {
+    match (wanted, up) {
+        (ServerState::Disabled, _) => state::DISABLED,
+        (_, false) => state::DOWN,
+        (ServerState::Draining, true) => state::DRAINING,
+        (ServerState::Enabled, true) => state::UP,
+    }
+}
+
+fn by_hand_of(server: &model::Server) -> u8 {
+    let number = |state| match state {
+        ServerState::Enabled => by_hand::ENABLED,
+        ServerState::Draining => by_hand::DRAINING,
+        ServerState::Disabled => by_hand::DISABLED,
+    };
+    let configured = number(server.configured);
+    server.by_hand.map_or(0, |said| by_hand::pack(number(said), configured))
+}
+
+/// What was said by hand of a server whose record holds `byte`: what was said, and what the configuration said then.
+pub fn said_by_hand(byte: u8) -> Option<(ServerState, ServerState)> {
+    let state = |number| match number {
+        by_hand::ENABLED => Some(ServerState::Enabled),
+        by_hand::DRAINING => Some(ServerState::Draining),
+        by_hand::DISABLED => Some(ServerState::Disabled),
+        _ => None,
+    };
+    let (said, configured) = by_hand::unpack(byte);
+    Some((state(said)?, state(configured)?))
 }
 
 /// Whose entries a service's clients have.

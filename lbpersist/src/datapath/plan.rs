@@ -9,7 +9,7 @@ use lbpersist_common::{
     layout::{Name, NameKey},
     net::{Address, Endpoint},
     route::{Neighbour, NeighbourKey, Route},
-    server::Server,
+    server::{Server, state},
     service::{Pool, Reverse, Service},
 };
 
@@ -57,8 +57,8 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     steps.extend(changed(&was.routes, &is.routes).map(|(k, v)| Step::SetRoute(k, v)));
     steps.extend(changed(&was.neighbours, &is.neighbours).map(|(k, v)| Step::SetNeighbour(k, v)));
     // Going down comes after the rings: until then new clients still find the server usable, and none is left without one.
-    let (up, down): (Vec<_>, Vec<_>) = changed(&was.servers, &is.servers)
-        .partition(|(_, server)| server.state == lbpersist_common::server::state::UP);
+    let (up, down): (Vec<_>, Vec<_>) =
+        changed(&was.servers, &is.servers).partition(|(_, server)| state::serves(server.state));
     steps.extend(up.into_iter().map(|(k, v)| Step::SetServer(k, v)));
     let pools = is.pools.iter().filter(|(number, pool)| {
         was.pools.get(number) != Some(pool) || was.rings.get(number) != is.rings.get(number)

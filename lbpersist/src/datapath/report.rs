@@ -101,7 +101,7 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// Its share of new clients.
     pub weight: u32,
-    /// `up` or `down`.
+    /// `up`, `down`, `draining` or `disabled`.
     pub state: &'static str,
     /// Whether its Ethernet address, or its router's, is known.
     pub reachable: bool,
@@ -354,7 +354,7 @@ impl Reader {
             address: from_map(server.address),
             port: (server.port != 0).then_some(server.port),
             weight: u32::from(server.weight),
-            state: if server.state == state::UP { "up" } else { "down" },
+            state: state_name(server.state),
             reachable: server.interface != 0,
             packets: sum(|counters| counters.packets),
             bytes: sum(|counters| counters.bytes),
@@ -380,6 +380,16 @@ impl Reader {
         self.names
             .get(&NameKey { kind, number })
             .map_or_else(|| format!("#{number}"), |name| name.as_str().to_owned())
+    }
+}
+
+/// The word for a server's state.
+pub fn state_name(state: u8) -> &'static str {
+    match state {
+        state::UP => "up",
+        state::DRAINING => "draining",
+        state::DISABLED => "disabled",
+        _ => "down",
     }
 }
 

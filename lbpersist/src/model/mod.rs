@@ -243,6 +243,42 @@ pub struct Server {
     pub weight: u16,
     /// The value of a header that names this server, for profiles of type `header`.
     pub header_value: Option<String>,
+    /// What the configuration says it is used for.
+    pub configured: ServerState,
+    /// What an operator said at run time, which then holds instead.
+    pub by_hand: Option<ServerState>,
+}
+
+impl Server {
+    /// What it is used for.
+    pub fn state(&self) -> ServerState {
+        self.by_hand.unwrap_or(self.configured)
+    }
+}
+
+/// What a server is used for, as long as it is up.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerState {
+    /// Every client.
+    #[default]
+    Enabled,
+    /// The clients it has: those with a live entry or an open connection.
+    Draining,
+    /// Nobody: its clients are treated as when it is down.
+    Disabled,
+}
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enabled => "enabled",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        })
+    }
 }
 
 /// How a server is asked whether it lives.

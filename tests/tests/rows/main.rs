@@ -15,5 +15,6 @@ mod refused;
 mod restart;
 mod ring;
 mod setup;
+mod states;
 mod sweep;
 mod udp;

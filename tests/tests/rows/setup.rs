@@ -40,6 +40,8 @@ pub(crate) struct Text {
     pub(crate) servers: Vec<(u8, u16)>,
     /// The servers' port.
     pub(crate) port: Option<u16>,
+    /// Servers that are neither up nor down, and the lines that say so.
+    pub(crate) states: Vec<(u8, &'static str)>,
     /// Lines of the persistence profile; `None` has no profile.
     pub(crate) profile: Option<&'static str>,
     /// Lines of both pools.
@@ -55,6 +57,7 @@ impl Default for Text {
         Self {
             servers: vec![(11, 1)],
             port: Some(SERVER_PORT),
+            states: Vec::new(),
             profile: Some("timeout = \"5m\""),
             pool: "",
             limits: "",
@@ -74,6 +77,10 @@ impl Text {
 
     pub(crate) fn pool(self, lines: &'static str) -> Self {
         Self { pool: lines, ..self }
+    }
+
+    pub(crate) fn states(self, states: &[(u8, &'static str)]) -> Self {
+        Self { states: states.to_vec(), ..self }
     }
 
     pub(crate) fn without_persistence(self) -> Self {
@@ -116,7 +123,12 @@ impl Text {
             for &(host, weight) in &self.servers {
                 let address = server_address(family, host);
                 let port = self.port.map_or(String::new(), |port| format!("port = {port}, "));
-                let _ = writeln!(text, "  {{ address = \"{address}\", {port}weight = {weight} }},");
+                let state = self.states.iter().find(|(other, _)| *other == host);
+                let state = state.map_or(String::new(), |(_, state)| format!(", {state}"));
+                let _ = writeln!(
+                    text,
+                    "  {{ address = \"{address}\", {port}weight = {weight}{state} }},"
+                );
             }
             text += "]\n";
         }
