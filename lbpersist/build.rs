@@ -49,7 +49,9 @@ fn place_object() -> Result<(), String> {
 
 /// Tells cargo what the object is made of; whatever else changes, the object stays.
 fn announce_inputs(workspace: &Path) {
-    for input in ["lbpersist-ebpf", "lbpersist-common", "Cargo.lock", "Cargo.toml"] {
+    for input in
+        ["lbpersist-ebpf", "lbpersist-common", "lbpersist-packet", "Cargo.lock", "Cargo.toml"]
+    {
         println!("cargo::rerun-if-changed={}", workspace.join(input).display());
     }
     for variable in OVERRIDES {

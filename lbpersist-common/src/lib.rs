@@ -19,5 +19,6 @@ pub mod ring;
 pub mod route;
 pub mod server;
 pub mod service;
+pub mod stage;
 pub mod tcp;
 pub mod tunnel;

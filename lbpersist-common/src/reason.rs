@@ -37,11 +37,13 @@ pub enum Reason {
     ImpossibleSource = 14,
     /// The server of an open connection is down or gone and the client may have another: the connection is reset.
     ServerGone = 15,
+    /// To a service or from a server, but with a routing header that leads on from there: dropped.
+    SourceRouted = 16,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -58,6 +60,7 @@ impl Reason {
         Self::TooBig,
         Self::ImpossibleSource,
         Self::ServerGone,
+        Self::SourceRouted,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -82,6 +85,7 @@ impl Reason {
             Self::TooBig => "too_big",
             Self::ImpossibleSource => "impossible_source",
             Self::ServerGone => "server_gone",
+            Self::SourceRouted => "source_routed",
         }
     }
 
@@ -106,6 +110,9 @@ impl Reason {
             Self::TooBig => "answered: too big for the tunnel to the server",
             Self::ImpossibleSource => "dropped: from a service, a server's port, or nobody",
             Self::ServerGone => "reset: the connection's server is down or gone",
+            Self::SourceRouted => {
+                "dropped: has a routing header that leads on from its destination"
+            }
         }
     }
 }

@@ -1,24 +1,28 @@
-//! Telling a client at once that its packet goes no further: a reset (RFC 9293, section 3.10.7.1) or "port unreachable"
-//! when it is refused, "too big" when a tunnel is narrower than the way here (RFC 792, RFC 1191, RFC 4443). The packet
-//! itself is turned into the answer and sent back where it came from.
+//! Telling a sender at once that its packet goes no further: a reset (RFC 9293, section 3.10.7.1) or "port unreachable"
+//! when it is refused, "too big" when the way on is narrower than the way here (RFC 792, RFC 1191, RFC 4443). The packet
+//! itself is turned into the answer and sent back where it came from, with the VLAN tags it came with.
+//!
+//! Nothing else is ever answered: no ICMP error, no later fragment, no packet from an address that is no host's.
 
 use aya_ebpf::programs::XdpContext;
-use lbpersist_common::tcp::flag;
+use lbpersist_common::{net, net::Address, tcp::flag};
 use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
 use crate::{
-    checksum::{Change, Sum},
+    checksum::Sum,
     cursor::Cursor,
-    load,
-    parse::{Flow, Network, Packet, Segment, Transport},
+    frame, load,
+    parse::{Packet, Segment, Transport},
     resize,
+    shape::Shape,
+    tags::Head,
     verdict::Verdict,
 };
 
-const HOPS: u8 = 64;
+pub(crate) const HOPS: u8 = 64;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const ICMP_LENGTH: usize = 8;
@@ -27,9 +31,11 @@ const PORT_UNREACHABLE: [u8; 4] = [3, 3, 0, 0];
 const PORT_UNREACHABLE_V6: [u8; 4] = [1, 4, 0, 0];
 const FRAGMENTATION_NEEDED: [u8; 4] = [3, 4, 0, 0];
 const PACKET_TOO_BIG_V6: [u8; 4] = [2, 0, 0, 0];
-/// What is quoted: an IPv4 header without options, or an IPv6 header, and eight bytes of what follows.
-const QUOTE: usize = 28;
-const QUOTE_V6: usize = 48;
+/// What is quoted of the transport header.
+const QUOTE: usize = 8;
+/// The longest IP headers that are quoted; packets with more of them are not answered.
+const LONGEST: usize = 60;
+const LONGEST_V6: usize = Ipv6Hdr::LEN + 64;
 
 /// Refuses a client's packet, or drops it where no answer can be made.
 #[inline(always)]
@@ -46,136 +52,200 @@ pub(crate) fn too_big(context: &XdpContext, fits: u16) -> Verdict {
 /// A subprogram of its own, for its stack and because it is rare.
 #[inline(never)]
 fn refusal(context: &XdpContext) -> u32 {
-    let Ok(mut packet) = Packet::parse(context) else { return Verdict::Drop.action() };
-    let frame = *packet.ethernet;
-    let answered = match (&packet.transport, &packet.network) {
-        (Transport::Tcp(_), _) => reset(context, &mut packet),
-        (Transport::Udp(_), Network::V4(header)) if header.vihl == 0x45 => {
-            error_v4(context, &frame, PORT_UNREACHABLE, 0)
-        }
-        (Transport::Udp(_), Network::V6(_)) => error_v6(context, &frame, PORT_UNREACHABLE_V6, 0),
-        (Transport::Udp(_), Network::V4(_)) => None,
-    };
-    answered.unwrap_or(Verdict::Drop).action()
+    answer(context, PORT_UNREACHABLE, PORT_UNREACHABLE_V6, None).unwrap_or(Verdict::Drop).action()
 }
 
 /// As [`refusal`].
 #[inline(never)]
 fn size_that_fits(context: &XdpContext, fits: u16) -> u32 {
-    let Ok(packet) = Packet::parse(context) else { return Verdict::Drop.action() };
-    let frame = *packet.ethernet;
-    let answered = match &packet.network {
-        Network::V4(header) if header.vihl == 0x45 => {
-            error_v4(context, &frame, FRAGMENTATION_NEEDED, fits.into())
-        }
-        Network::V4(_) => None,
-        Network::V6(_) => error_v6(context, &frame, PACKET_TOO_BIG_V6, fits.into()),
-    };
-    answered.unwrap_or(Verdict::Drop).action()
+    answer(context, FRAGMENTATION_NEEDED, PACKET_TOO_BIG_V6, Some(fits))
+        .unwrap_or(Verdict::Drop)
+        .action()
 }
 
+/// Answers with an ICMP error: `v4` or `v6`. TCP gets a reset instead unless the error is about a size.
 #[inline(always)]
-fn reset(context: &XdpContext, packet: &mut Packet<'_>) -> Option<Verdict> {
-    let flow = packet.flow();
-    let data = packet.tcp_data_length();
-    let length = packet.length;
-    let frame = *packet.ethernet;
-    turn_frame(packet.ethernet, &frame);
-    let header_length = turn_network(packet, &flow)?;
-    let Transport::Tcp(segment) = &mut packet.transport else { return None };
-    // A reset is never answered (RFC 9293, section 3.10.7.1).
+fn answer(context: &XdpContext, v4: [u8; 4], v6: [u8; 4], size: Option<u16>) -> Option<Verdict> {
+    let shape = frame::shape(context).ok()?;
+    let packet = Packet::at(frame::cursor(context), shape, frame::length(context)).ok()?;
+    let (from, to) = packet.network.addresses();
+    if !from.may_be_source() {
+        return None;
+    }
+    if let (Transport::Tcp(segment), None) = (&packet.transport, size) {
+        let answer = reset(segment, packet.tcp_data_length(), &from, &to)?;
+        return send_reset(context, shape, &answer, &from, &to);
+    }
+    let size = u32::from(size.unwrap_or(0));
+    if shape.is_ipv6() {
+        error_v6(context, shape, v6, size)
+    } else {
+        error_v4(context, shape, v4, size)
+    }
+}
+
+/// The reset that answers a segment of `data` bytes; `None` for a reset.
+#[inline(always)]
+fn reset(segment: &Segment, data: u32, from: &Address, to: &Address) -> Option<Segment> {
     if segment.flags & flag::RST != 0 {
         return None;
     }
-    turn_segment(segment, data);
-    segment.checksum = Sum::ZERO
-        .and_address(&flow.from.address)
-        .and_address(&flow.to.address)
-        .and_u16([0, lbpersist_common::net::TCP])
-        .and_u16((size_of::<Segment>() as u16).to_be_bytes())
-        .and_u16(segment.source)
-        .and_u16(segment.destination)
-        .and_words(&[segment.sequence, segment.acknowledgement])
-        .and_u16([segment.data_offset, segment.flags])
-        .checksum();
-    let wanted = (EthHdr::LEN + header_length + size_of::<Segment>()) as u64;
-    resize::cut_tail(context, length, wanted)?;
-    Some(Verdict::Transmit)
-}
-
-/// Sends the network header back; returns its length.
-#[inline(always)]
-fn turn_network(packet: &mut Packet<'_>, flow: &Flow) -> Option<usize> {
-    let total = size_of::<Segment>() as u16;
-    match &mut packet.network {
-        Network::V4(header) => {
-            let length = usize::from(header.vihl & 0x0f) * 4;
-            load::set_u32(&mut header.src_addr, u32::from_ne_bytes(flow.to.address.ipv4_octets()));
-            load::set_u32(
-                &mut header.dst_addr,
-                u32::from_ne_bytes(flow.from.address.ipv4_octets()),
-            );
-            let was = (header.tot_len, [header.ttl, header.proto]);
-            header.tot_len = (length as u16 + total).to_be_bytes();
-            header.ttl = HOPS;
-            header.check = Change::NONE
-                .and_u16(was.0, header.tot_len)
-                .and_u16(was.1, [header.ttl, header.proto])
-                .apply(header.check);
-            Some(length)
-        }
-        Network::V6(header) => {
-            load::set_address(&mut header.src_addr, &flow.to.address);
-            load::set_address(&mut header.dst_addr, &flow.from.address);
-            header.payload_len = total.to_be_bytes();
-            header.hop_limit = HOPS;
-            Some(Ipv6Hdr::LEN)
-        }
-    }
-}
-
-/// Makes a segment into the reset that answers it.
-#[inline(always)]
-fn turn_segment(segment: &mut Segment, data: u32) {
     let counted =
         u32::from(segment.flags & flag::SYN != 0) + u32::from(segment.flags & flag::FIN != 0);
     let next = u32::from_be_bytes(segment.sequence).wrapping_add(data).wrapping_add(counted);
-    (segment.source, segment.destination) = (segment.destination, segment.source);
-    if segment.flags & flag::ACK != 0 {
-        segment.sequence = segment.acknowledgement;
-        segment.acknowledgement = [0; 4];
-        segment.flags = flag::RST;
+    let (sequence, acknowledgement, flags) = if segment.flags & flag::ACK != 0 {
+        (segment.acknowledgement, [0; 4], flag::RST)
     } else {
-        segment.sequence = [0; 4];
-        segment.acknowledgement = next.to_be_bytes();
-        segment.flags = flag::RST | flag::ACK;
-    }
-    segment.data_offset = 5 << 4;
-    segment.window = [0; 2];
-    segment.urgent = [0; 2];
+        ([0; 4], next.to_be_bytes(), flag::RST | flag::ACK)
+    };
+    let mut answer = Segment {
+        source: segment.destination,
+        destination: segment.source,
+        sequence,
+        acknowledgement,
+        data_offset: 5 << 4,
+        flags,
+        window: [0; 2],
+        checksum: [0; 2],
+        urgent: [0; 2],
+    };
+    answer.checksum = Sum::ZERO
+        .and_address(from)
+        .and_address(to)
+        .and_u16([0, net::TCP])
+        .and_u16((size_of::<Segment>() as u16).to_be_bytes())
+        .and_u16(answer.source)
+        .and_u16(answer.destination)
+        .and_words(&[answer.sequence, answer.acknowledgement])
+        .and_u16([answer.data_offset, answer.flags])
+        .checksum();
+    Some(answer)
+}
+
+/// Writes headers for `segment` over those of the packet and sends it from `to` back to `from`.
+#[inline(always)]
+fn send_reset(
+    context: &XdpContext,
+    shape: Shape,
+    segment: &Segment,
+    from: &Address,
+    to: &Address,
+) -> Option<Verdict> {
+    let mut cursor = frame::cursor(context);
+    let ethernet: &mut EthHdr = cursor.take()?;
+    core::mem::swap(&mut ethernet.src_addr, &mut ethernet.dst_addr);
+    cursor.skip(shape.tags());
+    let length = size_of::<Segment>() as u16;
+    let header_length = if shape.is_ipv6() {
+        let header: &mut [[u8; 4]; 2] = cursor.take()?;
+        ipv6_start(header, length, net::TCP);
+        load::set_address(cursor.take()?, to);
+        load::set_address(cursor.take()?, from);
+        Ipv6Hdr::LEN
+    } else {
+        let header: &mut Ipv4Hdr = cursor.take()?;
+        *header = ipv4(to.ipv4_octets(), from.ipv4_octets(), length, net::TCP);
+        Ipv4Hdr::LEN
+    };
+    *cursor.take()? = *segment;
+    let wanted = shape.network_at() + header_length + size_of::<Segment>();
+    resize::cut_tail(context, wanted)?;
+    Some(Verdict::Transmit)
 }
 
 /// Sends an ICMP error of `kind` about the packet; `size` is what fits, for the kinds that say so.
 #[inline(always)]
-fn error_v4(context: &XdpContext, frame: &EthHdr, kind: [u8; 4], size: u32) -> Option<Verdict> {
+fn error_v4(context: &XdpContext, shape: Shape, kind: [u8; 4], size: u32) -> Option<Verdict> {
+    if shape.network_length() > LONGEST {
+        return None;
+    }
+    let quoted = shape.network_length() + QUOTE;
+    let head = Head::read(frame::cursor(context), shape.tags())?.turned();
     resize::grow_head(context, Ipv4Hdr::LEN + ICMP_LENGTH)?;
-    let mut cursor = Cursor::new(context);
-    let length = cursor.left() as u64;
-    turn_frame(cursor.take()?, frame);
+    let mut cursor = frame::cursor(context);
+    head.write(&mut cursor)?;
     let header: &mut Ipv4Hdr = cursor.take()?;
     let icmp: &mut [[u8; 4]; 2] = cursor.take()?;
-    let quote: &mut [[u8; 4]; QUOTE / 4] = cursor.take()?;
-    *header = Ipv4Hdr {
+    let inner: &mut [[u8; 4]; 5] = cursor.take()?;
+    *header = ipv4(inner[4], inner[3], (ICMP_LENGTH + quoted) as u16, ICMP);
+    *icmp = [kind, size.to_be_bytes()];
+    let sum = Sum::ZERO.and_words(icmp).and_words(inner);
+    let checksum = and_rest(sum, cursor, quoted - Ipv4Hdr::LEN)?.checksum();
+    icmp[0][2] = checksum[0];
+    icmp[0][3] = checksum[1];
+    resize::cut_tail(context, shape.network_at() + Ipv4Hdr::LEN + ICMP_LENGTH + quoted)?;
+    Some(Verdict::Transmit)
+}
+
+/// As [`error_v4`], by ICMPv6.
+#[inline(always)]
+fn error_v6(context: &XdpContext, shape: Shape, kind: [u8; 4], size: u32) -> Option<Verdict> {
+    if shape.network_length() > LONGEST_V6 {
+        return None;
+    }
+    let quoted = shape.network_length() + QUOTE;
+    let head = Head::read(frame::cursor(context), shape.tags())?.turned();
+    resize::grow_head(context, Ipv6Hdr::LEN + ICMP_LENGTH)?;
+    let mut cursor = frame::cursor(context);
+    head.write(&mut cursor)?;
+    let header: &mut [[u8; 4]; 2] = cursor.take()?;
+    let addresses: &mut [[u8; 4]; 8] = cursor.take()?;
+    let icmp: &mut [[u8; 4]; 2] = cursor.take()?;
+    let start: &mut [[u8; 4]; 2] = cursor.take()?;
+    let inner: &mut [[u8; 4]; 8] = cursor.take()?;
+    let payload = (ICMP_LENGTH + quoted) as u16;
+    ipv6_start(header, payload, ICMPV6);
+    let mut word = 0;
+    while word < 4 {
+        addresses[word] = inner[4 + word];
+        addresses[4 + word] = inner[word];
+        word += 1;
+    }
+    *icmp = [kind, size.to_be_bytes()];
+    let sum = Sum::ZERO
+        .and_words(addresses)
+        .and_u16(payload.to_be_bytes())
+        .and_u16([0, ICMPV6])
+        .and_words(icmp)
+        .and_words(start)
+        .and_words(inner);
+    let checksum = and_rest(sum, cursor, quoted - Ipv6Hdr::LEN)?.checksum();
+    icmp[0][2] = checksum[0];
+    icmp[0][3] = checksum[1];
+    resize::cut_tail(context, shape.network_at() + Ipv6Hdr::LEN + ICMP_LENGTH + quoted)?;
+    Some(Verdict::Transmit)
+}
+
+/// With `length` bytes more, a multiple of four and no more than a quote has behind the addresses.
+#[inline(always)]
+fn and_rest(mut sum: Sum, mut cursor: Cursor, length: usize) -> Option<Sum> {
+    const MOST: usize = LONGEST_V6 - Ipv6Hdr::LEN + QUOTE;
+    let mut done = 0;
+    while done < MOST {
+        if done >= length {
+            break;
+        }
+        let word: &mut [[u8; 4]; 1] = cursor.take()?;
+        sum = sum.and_words(word);
+        done += 4;
+    }
+    Some(sum)
+}
+
+/// An IPv4 header of ours before `payload` bytes.
+#[inline(always)]
+fn ipv4(from: [u8; 4], to: [u8; 4], payload: u16, protocol: u8) -> Ipv4Hdr {
+    let mut header = Ipv4Hdr {
         vihl: 0x45,
         tos: 0,
-        tot_len: ((Ipv4Hdr::LEN + ICMP_LENGTH + QUOTE) as u16).to_be_bytes(),
+        tot_len: (Ipv4Hdr::LEN as u16 + payload).to_be_bytes(),
         id: [0; 2],
         frags: [0; 2],
         ttl: HOPS,
-        proto: ICMP,
+        proto: protocol,
         check: [0; 2],
-        src_addr: quote[4],
-        dst_addr: quote[3],
+        src_addr: from,
+        dst_addr: to,
     };
     header.check = Sum::ZERO
         .and_u16([header.vihl, 0])
@@ -183,58 +253,12 @@ fn error_v4(context: &XdpContext, frame: &EthHdr, kind: [u8; 4], size: u32) -> O
         .and_u16([header.ttl, header.proto])
         .and_words(&[header.src_addr, header.dst_addr])
         .checksum();
-    *icmp = [kind, size.to_be_bytes()];
-    let checksum = Sum::ZERO.and_words(icmp).and_words(quote).checksum();
-    icmp[0][2] = checksum[0];
-    icmp[0][3] = checksum[1];
-    resize::cut_tail(context, length, (EthHdr::LEN + Ipv4Hdr::LEN + ICMP_LENGTH + QUOTE) as u64)?;
-    Some(Verdict::Transmit)
+    header
 }
 
-/// As [`error_v4`], by ICMPv6.
+/// The first eight bytes of an IPv6 header of ours before `payload` bytes.
 #[inline(always)]
-fn error_v6(context: &XdpContext, frame: &EthHdr, kind: [u8; 4], size: u32) -> Option<Verdict> {
-    resize::grow_head(context, Ipv6Hdr::LEN + ICMP_LENGTH)?;
-    let mut cursor = Cursor::new(context);
-    let length = cursor.left() as u64;
-    turn_frame(cursor.take()?, frame);
-    let header: &mut [[u8; 4]; 10] = cursor.take()?;
-    let icmp: &mut [[u8; 4]; 2] = cursor.take()?;
-    let quote: &mut [[u8; 4]; QUOTE_V6 / 4] = cursor.take()?;
-    let payload = (ICMP_LENGTH + QUOTE_V6) as u16;
+fn ipv6_start(header: &mut [[u8; 4]; 2], payload: u16, protocol: u8) {
     let [high, low] = payload.to_be_bytes();
-    header[0] = [0x60, 0, 0, 0];
-    header[1] = [high, low, ICMPV6, HOPS];
-    let mut word = 0;
-    while word < 4 {
-        header[2 + word] = quote[6 + word];
-        header[6 + word] = quote[2 + word];
-        word += 1;
-    }
-    *icmp = [kind, size.to_be_bytes()];
-    let (_, addresses) = header.split_first_chunk::<2>()?;
-    let addresses: &[[u8; 4]; 8] = addresses.try_into().ok()?;
-    let checksum = Sum::ZERO
-        .and_words(addresses)
-        .and_u16([high, low])
-        .and_u16([0, ICMPV6])
-        .and_words(icmp)
-        .and_words(quote)
-        .checksum();
-    icmp[0][2] = checksum[0];
-    icmp[0][3] = checksum[1];
-    resize::cut_tail(
-        context,
-        length,
-        (EthHdr::LEN + Ipv6Hdr::LEN + ICMP_LENGTH + QUOTE_V6) as u64,
-    )?;
-    Some(Verdict::Transmit)
-}
-
-/// Sends the frame back where it came from.
-#[inline(always)]
-fn turn_frame(frame: &mut EthHdr, was: &EthHdr) {
-    frame.dst_addr = was.src_addr;
-    frame.src_addr = was.dst_addr;
-    frame.ether_type = was.ether_type;
+    *header = [[0x60, 0, 0, 0], [high, low, protocol, HOPS]];
 }

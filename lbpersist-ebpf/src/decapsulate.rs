@@ -12,8 +12,7 @@ use network_types::{
 };
 
 use crate::{
-    cursor::Cursor,
-    load,
+    frame, load,
     maps::{PEERS, UNPACKED},
     parse, resize,
     verdict::Verdict,
@@ -39,7 +38,7 @@ pub(crate) fn packet(context: &XdpContext) -> Verdict {
 
 #[inline(always)]
 fn unpack(context: &XdpContext) -> Result<(), Outcome> {
-    let mut cursor = Cursor::new(context);
+    let mut cursor = frame::cursor(context);
     let ethernet: &mut EthHdr = cursor.take().ok_or(Outcome::NoTunnel)?;
     let (outer_length, protocol, from) = if ethernet.ether_type == EtherType::Ipv4 as u16 {
         let outer: &mut Ipv4Hdr = cursor.take().ok_or(Outcome::NoTunnel)?;
@@ -62,11 +61,11 @@ fn unpack(context: &XdpContext) -> Result<(), Outcome> {
     if !is_peer(&from) {
         return Err(Outcome::Stranger);
     }
-    let frame = *ethernet;
+    let head = *ethernet;
     resize::shrink_head(context, outer_length).ok_or(Outcome::NoTunnel)?;
-    let ethernet: &mut EthHdr = Cursor::new(context).take().ok_or(Outcome::NoTunnel)?;
-    ethernet.dst_addr = frame.dst_addr;
-    ethernet.src_addr = frame.src_addr;
+    let ethernet: &mut EthHdr = frame::cursor(context).take().ok_or(Outcome::NoTunnel)?;
+    ethernet.dst_addr = head.dst_addr;
+    ethernet.src_addr = head.src_addr;
     ethernet.ether_type = inner as u16;
     Ok(())
 }

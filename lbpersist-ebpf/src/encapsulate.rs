@@ -11,9 +11,10 @@ use network_types::{
 use crate::{
     checksum::Sum,
     cursor::Cursor,
-    load,
+    frame, load,
     parse::{Network, Packet},
     resize,
+    tags::Head,
 };
 
 const HOPS: u8 = 64;
@@ -39,26 +40,49 @@ pub(crate) fn tunnel(context: &XdpContext, packet: &Packet<'_>, server: &Server)
         Network::V6(header) => (IPV6, header.vcf[0] << 4 | header.vcf[1] >> 4),
     };
     if server.tunnel_source.is_ipv4() {
-        in_ipv4(context, server, inner, protocol, class)
+        in_ipv4(context, packet.tags, server, inner, protocol, class)
     } else {
-        in_ipv6(context, server, inner, protocol, class)
+        in_ipv6(context, packet.tags, server, inner, protocol, class)
     }
+}
+
+/// Makes room for an outer header of `bytes` behind the frame's own, which goes to `server`, and says where it is.
+#[inline(always)]
+fn grow(
+    context: &XdpContext,
+    tags: usize,
+    bytes: usize,
+    kind: EtherType,
+    server: &Server,
+) -> Option<Cursor> {
+    let tagged = if tags == 0 {
+        None
+    } else {
+        Some(Head::read(frame::cursor(context), tags)?.of_type(kind as u16))
+    };
+    resize::grow_head(context, bytes)?;
+    let mut cursor = frame::cursor(context);
+    if let Some(head) = tagged {
+        head.towards(&server.frame).write(&mut cursor)?;
+    } else {
+        let ethernet: &mut EthHdr = cursor.take()?;
+        load::set_frame_addresses(ethernet, &server.frame);
+        ethernet.ether_type = kind as u16;
+    }
+    Some(cursor)
 }
 
 #[inline(always)]
 fn in_ipv4(
     context: &XdpContext,
+    tags: usize,
     server: &Server,
     inner: u16,
     protocol: u8,
     class: u8,
 ) -> Option<()> {
-    resize::grow_head(context, Ipv4Hdr::LEN)?;
-    let mut cursor = Cursor::new(context);
-    let ethernet: &mut EthHdr = cursor.take()?;
+    let mut cursor = grow(context, tags, Ipv4Hdr::LEN, EtherType::Ipv4, server)?;
     let outer: &mut [[u8; 4]; 5] = cursor.take()?;
-    load::set_frame_addresses(ethernet, &server.frame);
-    ethernet.ether_type = EtherType::Ipv4 as u16;
     let [high, low] = (inner + Ipv4Hdr::LEN as u16).to_be_bytes();
     load::set_u32(&mut outer[0], u32::from_ne_bytes([0x45, class, high, low]));
     load::set_u32(
@@ -81,19 +105,16 @@ fn in_ipv4(
 #[inline(always)]
 fn in_ipv6(
     context: &XdpContext,
+    tags: usize,
     server: &Server,
     inner: u16,
     protocol: u8,
     class: u8,
 ) -> Option<()> {
-    resize::grow_head(context, Ipv6Hdr::LEN)?;
-    let mut cursor = Cursor::new(context);
-    let ethernet: &mut EthHdr = cursor.take()?;
+    let mut cursor = grow(context, tags, Ipv6Hdr::LEN, EtherType::Ipv6, server)?;
     let start: &mut [[u8; 4]; 2] = cursor.take()?;
     let source: &mut [u8; 16] = cursor.take()?;
     let destination: &mut [u8; 16] = cursor.take()?;
-    load::set_frame_addresses(ethernet, &server.frame);
-    ethernet.ether_type = EtherType::Ipv6 as u16;
     let [high, low] = inner.to_be_bytes();
     load::set_u32(&mut start[0], u32::from_ne_bytes([0x60 | class >> 4, class << 4, 0, 0]));
     load::set_u32(&mut start[1], u32::from_ne_bytes([high, low, protocol, HOPS]));

@@ -10,13 +10,14 @@ use lbpersist_common::{
     reason::Reason,
     route::{NeighbourKey, Route, kind},
     service::{Reverse, Service, forwarding},
+    stage::Stage,
 };
 
 use crate::{
-    answer, clock, count, encapsulate,
+    answer, clock, count, encapsulate, frame,
     maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
-    parse::{Flow, Packet},
-    rewrite, select,
+    parse::{Flow, Packet, Unread},
+    rewrite, select, stage,
     verdict::Verdict,
 };
 
@@ -29,23 +30,40 @@ struct Hop<'map> {
 /// Decides on a packet, counts it under exactly one reason, and carries it if it is ours.
 #[inline(always)]
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
-    let (verdict, reason) = match carry(context) {
-        Ok((verdict, reason)) => (verdict, reason),
-        Err(reason) => (Verdict::of(reason), reason),
+    let result = match Packet::parse(frame::cursor(context), || frame::length(context)) {
+        Ok(packet) => {
+            let flow = packet.flow();
+            carry(context, packet, &flow)
+        }
+        Err(Unread::Uncommon) => {
+            stage::jump(context, Stage::Uncommon);
+            Err(Reason::OtherProtocol)
+        }
+        Err(Unread::Not(reason)) => Err(reason),
     };
+    settle(result)
+}
+
+/// Counts what was decided on a packet.
+#[inline(always)]
+pub(crate) fn settle(result: Result<(Verdict, Reason), Reason>) -> Verdict {
+    let (verdict, reason) = result.unwrap_or_else(|reason| (Verdict::of(reason), reason));
     count::verdict(reason);
     verdict
 }
 
+/// Carries a packet, whole or the first fragment of one.
 #[inline(always)]
-fn carry(context: &XdpContext) -> Result<(Verdict, Reason), Reason> {
-    let mut packet = Packet::parse(context)?;
-    let flow = packet.flow();
-    if let Some(service) = select::service(&flow) {
-        return to_server(context, &mut packet, &flow, service);
+pub(crate) fn carry(
+    context: &XdpContext,
+    mut packet: Packet<'_>,
+    flow: &Flow,
+) -> Result<(Verdict, Reason), Reason> {
+    if let Some(service) = select::service(flow) {
+        return to_server(context, &mut packet, flow, service);
     }
-    if let Some(reverse) = select::reverse(&flow) {
-        return to_client(context, &mut packet, &flow, reverse).map(|to| (to, Reason::Returned));
+    if let Some(reverse) = select::reverse(flow) {
+        return to_client(context, &mut packet, flow, reverse).map(|to| (to, Reason::Returned));
     }
     Err(Reason::NotOurs)
 }

@@ -13,32 +13,39 @@
 
 mod answer;
 mod atomic;
-mod checksum;
 mod choice;
 mod clock;
 mod connection;
 mod count;
-mod cursor;
 mod decapsulate;
 mod encapsulate;
 mod forward;
-mod load;
+mod frame;
 mod maintain;
 mod maps;
-mod parse;
 mod persistence;
 mod resize;
 mod rewrite;
 mod select;
+mod stage;
+mod tags;
 mod udp;
+mod uncommon;
 mod verdict;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
+use lbpersist_packet::{checksum, cursor, load, parse, shape};
 
 /// Carries packets between clients and servers; whatever is not ours goes to the stack.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn lbpersist(context: XdpContext) -> u32 {
     forward::packet(&context).action()
+}
+
+/// Carries packets whose headers are not the usual ones: `lbpersist` hands them on.
+#[xdp(frags)]
+pub(crate) fn uncommon(context: XdpContext) -> u32 {
+    uncommon::packet(&context).action()
 }
 
 /// Answers the daemon's [`lbpersist_common::maintenance::Request`]s.
@@ -48,7 +55,7 @@ pub(crate) fn maintain(context: XdpContext) -> u32 {
 }
 
 /// Unpacks what comes through a tunnel, on a server.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn decapsulate(context: XdpContext) -> u32 {
     decapsulate::packet(&context).action()
 }

@@ -12,7 +12,8 @@ use lbpersist_common::{
 
 use crate::{
     atomic, clock, count,
-    cursor::{Cursor, Unaligned},
+    cursor::Unaligned,
+    frame,
     maps::{CONNECTIONS, ENTRIES},
     persistence,
     verdict::Verdict,
@@ -21,7 +22,7 @@ use crate::{
 /// Answers every request in the frame, in order.
 #[inline(always)]
 pub(crate) fn requests(context: &XdpContext) -> Verdict {
-    let mut cursor = Cursor::new(context);
+    let mut cursor = frame::cursor(context);
     for _ in 0..BATCH {
         let Some(slot) = cursor.take::<Unaligned<Request>>() else { break };
         let request = slot.0;

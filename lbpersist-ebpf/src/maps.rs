@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use lbpersist_common::{
@@ -19,6 +19,7 @@ use lbpersist_common::{
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
     service::{Pool, Reverse, ReverseKey, Service, ServiceKey},
+    stage::Stage,
     tunnel::Outcome,
 };
 
@@ -91,6 +92,14 @@ pub(crate) static PEERS: LpmTrie<Address, u32, 1_024> = LpmTrie::new();
 /// Packets at the far end of tunnels, by [`Outcome`]. Written per packet.
 #[btf_map(name = "unpacked")]
 pub(crate) static UNPACKED: PerCpuArray<u64, { Outcome::CAPACITY as usize }> = PerCpuArray::new();
+
+/// Programs that packets are handed on to, by [`Stage`]. Written by the daemon at start.
+#[btf_map(name = "stages")]
+pub(crate) static STAGES: ProgramArray<{ Stage::CAPACITY as usize }> = ProgramArray::new();
+
+/// Where the headers of the packet in work stand: a scratch pad, of no meaning between two packets.
+#[btf_map(name = "shape")]
+pub(crate) static SHAPE: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Packets by [`Reason`]. Written per packet; read by the CLI.
 #[btf_map(name = "verdicts")]

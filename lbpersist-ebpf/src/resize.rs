@@ -6,6 +6,8 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
+use crate::frame;
+
 /// Makes room for `bytes` before the packet; `None` when there is none.
 #[inline(always)]
 pub(crate) fn grow_head(context: &XdpContext, bytes: usize) -> Option<()> {
@@ -22,9 +24,10 @@ pub(crate) fn shrink_head(context: &XdpContext, bytes: usize) -> Option<()> {
     (result == 0).then_some(())
 }
 
-/// Cuts a packet of `length` bytes to `wanted`, if it is longer.
+/// Cuts a packet to `wanted` bytes, if it is longer.
 #[inline(always)]
-pub(crate) fn cut_tail(context: &XdpContext, length: u64, wanted: u64) -> Option<()> {
+pub(crate) fn cut_tail(context: &XdpContext, wanted: usize) -> Option<()> {
+    let length = frame::length(context);
     if length <= wanted {
         return Some(());
     }

@@ -50,7 +50,8 @@ impl Verdict {
             | Reason::HopLimit
             | Reason::TooBig
             | Reason::ImpossibleSource
-            | Reason::ServerGone => Self::Drop,
+            | Reason::ServerGone
+            | Reason::SourceRouted => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::NotOurs

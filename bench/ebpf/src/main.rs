@@ -14,7 +14,7 @@ mod replay;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Restores the packet, makes it the next client's, and jumps to the program in place 0.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn replay(context: XdpContext) -> u32 {
     replay::next(&context);
     // Nothing was jumped to.
@@ -22,25 +22,25 @@ pub(crate) fn replay(context: XdpContext) -> u32 {
 }
 
 /// Does nothing.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn transmit(_context: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
 /// Moves the packet's head there and back.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn move_head(context: XdpContext) -> u32 {
     floor::move_head(&context)
 }
 
 /// Looks the client up in an LRU table.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn look_up(context: XdpContext) -> u32 {
     floor::look_up(&context)
 }
 
 /// Puts the client into that table.
-#[xdp]
+#[xdp(frags)]
 pub(crate) fn put(context: XdpContext) -> u32 {
     floor::put(&context)
 }

@@ -29,7 +29,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "layout",
     "names",
     "services",
@@ -46,6 +46,7 @@ pub const NAMES: [&str; 20] = [
     "wanted",
     "peers",
     "unpacked",
+    "stages",
     "verdicts",
     "events",
     "service_stats",

@@ -7,12 +7,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::MapError,
+    maps::{Map, MapData, MapError, ProgramArray},
     programs::{ProgramError, TestRun, TestRunOptions, Xdp},
 };
 use lbpersist_common::{
     layout::{self, Layout},
     maintenance::Request,
+    stage::Stage,
 };
 
 use super::{
@@ -90,11 +91,28 @@ impl Object {
         let ebpf = loader.load(OBJECT).map_err(loading)?;
         let mut object = Self { ebpf };
         write_layout(pins, settings)?;
+        // The stages first: the program that jumps to them must find them there.
+        object.load_stages(pins)?;
         for name in [PROGRAM, MAINTAIN] {
             object.named(name)?.load().map_err(|error| program_error(name, &error))?;
             object.pin(name, &pins.programs().join(name))?;
         }
         Ok(object)
+    }
+
+    fn load_stages(&mut self, pins: &PinDirectory) -> Result<(), Error> {
+        let failed = |error| Error::map("stages", error);
+        let map = Map::from_map_data(maps::raw(pins, "stages")?).map_err(failed)?;
+        let mut stages: ProgramArray<MapData> = map.try_into().map_err(failed)?;
+        for stage in Stage::ALL {
+            let name = stage.program();
+            let program = self.named(name)?;
+            program.load().map_err(|error| program_error(name, &error))?;
+            let descriptor = program.fd().map_err(|error| program_error(name, &error))?;
+            // The map keeps the program, and its pin the map, so that both outlive this process.
+            stages.set(stage as u32, descriptor, 0).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn pin(&mut self, name: &'static str, path: &Path) -> Result<(), Error> {
@@ -204,7 +222,7 @@ fn refuse_other_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Resu
 /// Writes the record of what was made, the first time.
 fn write_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Result<(), Error> {
     let raw = maps::raw(pins, "layout")?;
-    let map = aya::maps::Map::from_map_data(raw).map_err(|error| Error::map("layout", error))?;
+    let map = Map::from_map_data(raw).map_err(|error| Error::map("layout", error))?;
     let mut map: aya::maps::Array<_, Layout> =
         map.try_into().map_err(|error: MapError| Error::map("layout", error))?;
     let found = map.get(&0, 0).map_err(|error| Error::map("layout", error))?;

@@ -1,7 +1,6 @@
 //! The one maker of references into packets.
 #![expect(unsafe_code, reason = "packet memory is reached by address")]
 
-use aya_ebpf::programs::XdpContext;
 use lbpersist_common::maintenance::Request;
 use network_types::{
     eth::EthHdr,
@@ -14,10 +13,11 @@ use crate::parse::Segment;
 /// A value that lies at an address of any alignment.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-pub(crate) struct Unaligned<T>(pub(crate) T);
+pub struct Unaligned<T>(pub T);
 
 /// A place in a packet, from which headers are taken one after the other.
-pub(crate) struct Cursor {
+#[derive(Clone, Copy)]
+pub struct Cursor {
     next: usize,
     end: usize,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Cursor {
 /// # Safety
 ///
 /// Only for types of alignment 1 or 2 (the kernel aligns headers at least so) that are valid for every bit pattern.
-pub(crate) unsafe trait Header: Copy {}
+pub unsafe trait Header: Copy {}
 
 // SAFETY: integers and byte arrays, aligned to 1 or 2.
 unsafe impl Header for EthHdr {}
@@ -42,20 +42,32 @@ unsafe impl Header for Segment {}
 // SAFETY: bytes.
 unsafe impl<const N: usize> Header for [[u8; 4]; N] {}
 // SAFETY: bytes.
+unsafe impl Header for [u8; 2] {}
+// SAFETY: bytes.
+unsafe impl Header for [u8; 4] {}
+// SAFETY: bytes.
 unsafe impl Header for [u8; 16] {}
 // SAFETY: `Request` is `Pod`; its alignment is lowered to 1 by the wrapper.
 unsafe impl Header for Unaligned<Request> {}
 
 impl Cursor {
-    /// The beginning of the packet.
+    /// The farthest that one [`skip`](Self::skip) goes, in bytes: more than all headers of an IPv6 packet that are read.
+    pub const FARTHEST: usize = 0x3fff;
+
+    /// The beginning of a packet that lies from `start` to before `end`.
+    ///
+    /// # Safety
+    ///
+    /// All bytes in between must be readable and writable for as long as references that are taken are used, `start`
+    /// even, and no other references into them in use meanwhile, but those of cursors whose headers do not overlap.
     #[inline(always)]
-    pub(crate) fn new(context: &XdpContext) -> Self {
-        Self { next: context.data(), end: context.data_end() }
+    pub unsafe fn over(start: usize, end: usize) -> Self {
+        Self { next: start, end }
     }
 
     /// The next header, or `None` when the packet ends before it does.
     #[inline(always)]
-    pub(crate) fn take<'packet, T: Header>(&mut self) -> Option<&'packet mut T> {
+    pub fn take<'packet, T: Header>(&mut self) -> Option<&'packet mut T> {
         const { assert!(align_of::<T>() <= 2) };
         let start = self.next;
         let end = start + size_of::<T>();
@@ -63,20 +75,21 @@ impl Cursor {
             return None;
         }
         self.next = end;
-        // SAFETY: start..end lies inside the packet; `Header` types need no more alignment than the kernel gives and take any bits; a cursor only
-        // moves forward, so no two references overlap.
+        // SAFETY: start..end lies inside the packet, at an even address since all skipped and taken lengths are even;
+        // `Header` types need no more alignment than that and take any bits; a cursor only moves forward, so no two
+        // references of it overlap.
         Some(unsafe { &mut *(start as *mut T) })
     }
 
-    /// Skips `length` bytes, at most 60 of them.
+    /// Skips `length` bytes, at most [`FARTHEST`](Self::FARTHEST) of them.
     #[inline(always)]
-    pub(crate) fn skip(&mut self, length: usize) {
-        self.next += length & 0x3f;
+    pub fn skip(&mut self, length: usize) {
+        self.next += length & Self::FARTHEST;
     }
 
     /// Bytes left.
     #[inline(always)]
-    pub(crate) fn left(&self) -> usize {
+    pub fn left(&self) -> usize {
         self.end.saturating_sub(self.next)
     }
 }

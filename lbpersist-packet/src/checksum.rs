@@ -8,21 +8,21 @@ use crate::load;
 
 /// A ones' complement sum of 16-bit words, in the machine's byte order, which such a sum does not mind (RFC 1071, section 2).
 #[derive(Clone, Copy)]
-pub(crate) struct Sum(u64);
+pub struct Sum(u64);
 
 impl Sum {
     /// Of nothing.
-    pub(crate) const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(0);
 
     /// With two bytes.
     #[inline(always)]
-    pub(crate) fn and_u16(self, bytes: [u8; 2]) -> Self {
+    pub fn and_u16(self, bytes: [u8; 2]) -> Self {
         Self(self.0 + u64::from(u16::from_ne_bytes(bytes)))
     }
 
     /// With some times four bytes.
     #[inline(always)]
-    pub(crate) fn and_words<const N: usize>(self, words: &[[u8; 4]; N]) -> Self {
+    pub fn and_words<const N: usize>(self, words: &[[u8; 4]; N]) -> Self {
         let mut sum = self.0;
         let mut index = 0;
         while index < N {
@@ -35,7 +35,7 @@ impl Sum {
     /// With an address of a pseudo header. The mapped form of IPv4 may stand for the four octets: what it has more is 16
     /// ones, which is another zero.
     #[inline(always)]
-    pub(crate) fn and_address(self, address: &Address) -> Self {
+    pub fn and_address(self, address: &Address) -> Self {
         let [high, low] = address.words();
         let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
         Self(self.0 + halves(high) + halves(low))
@@ -43,41 +43,41 @@ impl Sum {
 
     /// The checksum of all that.
     #[inline(always)]
-    pub(crate) fn checksum(self) -> [u8; 2] {
+    pub fn checksum(self) -> [u8; 2] {
         (!fold(self.0)).to_ne_bytes()
     }
 }
 
 /// Whether the checksum of an IPv4 header without options is right.
 #[inline(always)]
-pub(crate) fn is_right(header: &Ipv4Hdr) -> bool {
+pub fn is_right(header: &Ipv4Hdr) -> bool {
     let sum = Sum::ZERO.and_words(load::ipv4_words(header));
     sum.checksum() == [0, 0]
 }
 
 /// What has changed below a checksum: the ones' complement sum of what was and what is.
 #[derive(Clone, Copy)]
-pub(crate) struct Change(u64);
+pub struct Change(u64);
 
 impl Change {
     /// Nothing has changed.
-    pub(crate) const NONE: Self = Self(0);
+    pub const NONE: Self = Self(0);
 
     /// Two bytes have changed.
     #[inline(always)]
-    pub(crate) fn and_u16(self, was: [u8; 2], is: [u8; 2]) -> Self {
+    pub fn and_u16(self, was: [u8; 2], is: [u8; 2]) -> Self {
         Self(self.0 + u64::from(!u16::from_ne_bytes(was)) + u64::from(u16::from_ne_bytes(is)))
     }
 
     /// Four bytes have changed.
     #[inline(always)]
-    pub(crate) fn and_u32(self, was: u32, is: u32) -> Self {
+    pub fn and_u32(self, was: u32, is: u32) -> Self {
         Self(self.0 + u64::from(!was) + u64::from(is))
     }
 
     /// Sixteen bytes have changed.
     #[inline(always)]
-    pub(crate) fn and_u128(self, was: [u64; 2], is: [u64; 2]) -> Self {
+    pub fn and_u128(self, was: [u64; 2], is: [u64; 2]) -> Self {
         let mut change = self;
         let mut index = 0;
         while index < 2 {
@@ -91,7 +91,7 @@ impl Change {
 
     /// The checksum after the change.
     #[inline(always)]
-    pub(crate) fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
+    pub fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
         (!fold(u64::from(!u16::from_ne_bytes(checksum)) + self.0)).to_ne_bytes()
     }
 }
