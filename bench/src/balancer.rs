@@ -166,7 +166,7 @@ impl Balancer {
 
     fn apply(&mut self, model: &Model) -> Result<()> {
         let (down, view) = (BTreeSet::new(), view(self.door));
-        let facts = Facts { model, down: &down, view: &view };
+        let facts = Facts { model, down: &down, shares: &BTreeMap::new(), view: &view };
         let desired = Desired::compute(&facts, &mut self.data_path.identities)
             .context("numbering what is configured")?;
         self.data_path.apply(desired)?;

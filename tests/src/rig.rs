@@ -4,7 +4,7 @@
 //! told nothing else, and a redirect only says that it would be one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -97,7 +97,12 @@ impl Rig {
     /// Fills the maps by configuration, view and who is down; returns how many steps that took.
     pub fn apply(&mut self) -> Result<usize> {
         let data_path = self.data_path.as_mut().context("the data path is open")?;
-        let facts = Facts { model: &self.model, down: &self.down, view: &self.view };
+        let facts = Facts {
+            model: &self.model,
+            down: &self.down,
+            shares: &BTreeMap::new(),
+            view: &self.view,
+        };
         let desired = Desired::compute(&facts, &mut data_path.identities)?;
         Ok(data_path.apply(desired)?)
     }

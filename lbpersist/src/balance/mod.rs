@@ -1,3 +1,4 @@
 //! Choosing servers for new clients: pure arithmetic on members and weights.
 
 pub mod maglev;
+pub mod slow_start;

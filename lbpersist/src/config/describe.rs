@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::duration;
 use crate::model::{
-    ClientIp, DataPathSettings, Forwarding, HealthMonitor, Method, Model, NoServer,
-    PersistenceProfile, Pool, Scope, Server, ServerDown, ServerState, TunnelSources,
+    Certificate, ClientIp, DataPathSettings, Forwarding, HealthMonitor, HealthRule, HttpCheck,
+    Method, Model, MonitorKind, NoServer, PersistenceProfile, Pool, Scope, Server, ServerDown,
+    ServerState, TlsCheck, TunnelSources,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -43,6 +44,13 @@ fn describe_pool(out: &mut String, pool: &Pool) {
     let _ = writeln!(out, "    {}", describe_loss(pool));
     for monitor in &pool.health_monitors {
         let _ = writeln!(out, "    {}", describe_monitor(monitor));
+    }
+    if pool.health_rule == HealthRule::Any && pool.health_monitors.len() > 1 {
+        let _ = writeln!(out, "    a server is up when one of the monitors says so");
+    }
+    if !pool.slow_start.is_zero() {
+        let time = duration::format(pool.slow_start);
+        let _ = writeln!(out, "    a server that came up gets its whole weight after {time}");
     }
     for server in &pool.servers {
         let _ = writeln!(out, "    {}", describe_server(server));
@@ -123,12 +131,55 @@ fn describe_method(method: &Method) -> String {
 }
 
 fn describe_monitor(monitor: &HealthMonitor) -> String {
-    let HealthMonitor { name, rise, fall, port, .. } = monitor;
-    let [interval, timeout] = [monitor.interval, monitor.timeout].map(duration::format);
-    let port = port.map_or_else(String::new, |port| format!(" to port {port}"));
+    let HealthMonitor { name, rise, fall, .. } = monitor;
+    let [interval, fast, timeout] =
+        [monitor.interval, monitor.fast_interval, monitor.timeout].map(duration::format);
+    let fast = match monitor.fast_interval < monitor.interval {
+        true => format!(" ({fast} while in doubt)"),
+        false => String::new(),
+    };
+    let asks = describe_kind(&monitor.kind);
+    let to = match (monitor.address, monitor.port) {
+        (None, None) => String::new(),
+        (None, Some(port)) => format!(" to port {port}"),
+        (Some(address), None) => format!(" to {address}"),
+        (Some(address), Some(port)) => format!(" to {}", std::net::SocketAddr::new(address, port)),
+    };
     format!(
-        "monitor {name}: TCP connect{port} every {interval}, up to {timeout}; {fall} failures down, {rise} passes up"
+        "monitor {name}: {asks}{to} every {interval}{fast}, up to {timeout}; {fall} failures down, {rise} passes up"
     )
+}
+
+fn describe_kind(kind: &MonitorKind) -> String {
+    match kind {
+        MonitorKind::Tcp => "TCP connect".to_owned(),
+        MonitorKind::Tls(tls) => format!("TLS handshake{}", describe_certificate(tls)),
+        MonitorKind::Icmp => "ICMP echo".to_owned(),
+        MonitorKind::External(check) => format!("command {}", check.program.display()),
+        MonitorKind::Udp(check) => {
+            let answer = match &check.answer {
+                Some(answer) => format!("answered by \"{}\"", answer.escape_ascii()),
+                None => "answered".to_owned(),
+            };
+            format!("UDP datagram {answer}")
+        }
+        MonitorKind::Http(check) => {
+            let HttpCheck { method, path, status, .. } = check.as_ref();
+            let (name, certificate) = match &check.tls {
+                Some(tls) => ("HTTPS", describe_certificate(tls)),
+                None => ("HTTP", ""),
+            };
+            let body = check.body.as_ref().map_or_else(String::new, |body| format!(" with {body}"));
+            format!("{name} {method} {path}{certificate}, status {status}{body},")
+        }
+    }
+}
+
+fn describe_certificate(tls: &TlsCheck) -> &'static str {
+    match tls.certificate {
+        Certificate::Any => "",
+        Certificate::Trusted | Certificate::SignedBy(_) => " with the certificate checked",
+    }
 }
 
 fn describe_server(server: &Server) -> String {

@@ -10,6 +10,7 @@ mod describe;
 mod duration;
 mod field;
 mod keeping;
+mod monitor;
 mod profile;
 mod raw;
 mod read;

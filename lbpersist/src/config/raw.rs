@@ -9,8 +9,8 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    DaemonSettings, DataPathSettings, HealthMonitor, IdleLimits, Method, Mode, NoServer, Protocol,
-    ServerDown, ServerState, TunnelSources,
+    DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits, Method, Mode,
+    MonitorKind, NoServer, Protocol, ServerDown, ServerState, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -62,6 +62,8 @@ pub(super) struct RawPool {
     pub(super) health_monitors: Vec<At<String>>,
     pub(super) no_server: NoServer,
     pub(super) reset_connections: bool,
+    pub(super) health_rule: HealthRule,
+    pub(super) slow_start: Duration,
     /// `None` when the file has no list of them that could be read.
     pub(super) servers: Option<Vec<RawServer>>,
 }
@@ -103,10 +105,14 @@ pub(super) fn built_in_monitor() -> HealthMonitor {
     HealthMonitor {
         name: BUILT_IN_MONITOR.to_owned(),
         interval: Duration::from_secs(5),
+        fast_interval: Duration::from_secs(5),
+        jitter: 10,
         timeout: Duration::from_secs(2),
         rise: 2,
         fall: 3,
+        address: None,
         port: None,
+        kind: MonitorKind::Tcp,
     }
 }
 

@@ -6,18 +6,19 @@ use toml_edit::Table as TomlTable;
 
 use super::{
     field::{At, Choices, Field, Found, Report, Shape},
+    monitor::read_monitor,
     profile,
-    raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService, built_in_monitor},
+    raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService},
     reader::Table,
     words::quoted,
 };
 use crate::model::{
-    DaemonSettings, DataPathSettings, HealthMonitor, IdleLimits, Mode, NoServer, Protocol,
+    DaemonSettings, DataPathSettings, HealthRule, IdleLimits, Mode, NoServer, Protocol,
     ServerState, TunnelSources,
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// Reads a document.
@@ -218,6 +219,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             "health_monitors",
             "no_server",
             "reset_connections",
+            "health_rule",
+            "slow_start",
         ],
         later: &[],
     };
@@ -235,6 +238,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     };
     const NO_SERVER: Choices<NoServer> =
         Choices { allowed: &[("reject", NoServer::Reject), ("drop", NoServer::Drop)], later: &[] };
+    const RULES: Choices<HealthRule> =
+        Choices { allowed: &[("all", HealthRule::All), ("any", HealthRule::Any)], later: &[] };
     let mut table = Table::open(report, found, &POOL, "");
     table.choice("algorithm", &ALGORITHMS);
     let forwarding = table.choice("forwarding", &FORWARDINGS).or_default(RawForwarding::Nat);
@@ -246,6 +251,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     let health_monitors = table.texts("health_monitors");
     let no_server = table.choice("no_server", &NO_SERVER).or(NoServer::Reject);
     let reset_connections = table.boolean("reset_connections").or(true);
+    let health_rule = table.choice("health_rule", &RULES).or(HealthRule::All);
+    let slow_start = table.duration("slow_start", Duration::ZERO..=HOUR).or(Duration::ZERO);
     let servers = table.tables("servers").map(|servers| {
         servers.into_iter().map(|found| read_server(table.report, found, &owner)).collect()
     });
@@ -259,6 +266,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             health_monitors,
             no_server,
             reset_connections,
+            health_rule,
+            slow_start,
             servers,
         },
     }
@@ -302,33 +311,4 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
         header_value: profile::read_header_value(&mut table).known(),
         state: table.choice("state", &STATES).or(ServerState::Enabled),
     }
-}
-
-fn read_monitor(report: &mut Report<'_>, found: Found<'_>) -> Declared<HealthMonitor> {
-    const HEALTH_MONITOR: Shape = Shape {
-        kind: "health_monitor",
-        label: "name",
-        required: &["name"],
-        optional: &["type", "interval", "timeout", "rise", "fall", "port"],
-        later: &[],
-    };
-    const TYPES: Choices<()> = Choices {
-        allowed: &[("tcp", ())],
-        later: &["http", "https", "udp", "icmp", "tls", "external"],
-    };
-    let mut table = Table::open(report, found, &HEALTH_MONITOR, "");
-    table.choice("type", &TYPES);
-    let name = table.name("name").known();
-    let default = built_in_monitor();
-    let [interval_range, timeout_range] =
-        [(100, HOUR), (10, MINUTE)].map(|(from, to)| Duration::from_millis(from)..=to);
-    let value = HealthMonitor {
-        name: name.as_ref().map(|name| name.value.clone()).unwrap_or_default(),
-        interval: table.duration("interval", interval_range).or(default.interval),
-        timeout: table.duration("timeout", timeout_range).or(default.timeout),
-        rise: table.integer("rise", 1..=100).or(default.rise),
-        fall: table.integer("fall", 1..=100).or(default.fall),
-        port: table.integer("port", 1..=u16::MAX).known().map(|port| port.value),
-    };
-    Declared { line: found.line, name, value }
 }

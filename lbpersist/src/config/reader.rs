@@ -80,7 +80,7 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
     }
 
     /// Reads a field by `take`; when that gives nothing, says what the field must be.
-    fn typed<T>(
+    pub(super) fn typed<T>(
         &mut self,
         field: &'static str,
         wanted: &str,

@@ -68,6 +68,8 @@ fn pool_of(
         health_monitors,
         no_server: raw.no_server,
         reset_connections: raw.reset_connections,
+        health_rule: raw.health_rule,
+        slow_start: raw.slow_start,
         servers,
     }
 }

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, IdleLimits, Method,
-    Mode, NoServer, PersistenceProfile, Pool, Protocol, Scope, Server, ServerDown, ServerState,
-    TunnelSources, VirtualService,
+    ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, HealthRule, IdleLimits,
+    Method, Mode, MonitorKind, NoServer, PersistenceProfile, Pool, Protocol, Scope, Server,
+    ServerDown, ServerState, TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -45,7 +45,18 @@ fn server(address: &str, port: Option<u16>, weight: u16) -> Server {
 
 fn monitor(name: &str, [interval, timeout]: [u64; 2], port: Option<u16>) -> HealthMonitor {
     let [interval, timeout] = [interval, timeout].map(Duration::from_millis);
-    HealthMonitor { name: name.to_owned(), interval, timeout, rise: 2, fall: 3, port }
+    HealthMonitor {
+        name: name.to_owned(),
+        interval,
+        fast_interval: interval,
+        jitter: 10,
+        timeout,
+        rise: 2,
+        fall: 3,
+        address: None,
+        port,
+        kind: MonitorKind::Tcp,
+    }
 }
 
 fn example() -> Model {
@@ -75,8 +86,14 @@ fn example() -> Model {
         }),
         health_monitors: vec![
             monitor("tcp", [5000, 2000], None),
-            monitor("fast", [1000, 500], Some(8081)),
+            HealthMonitor {
+                fast_interval: Duration::from_millis(500),
+                address: Some("10.0.9.9".parse().unwrap()),
+                ..monitor("fast", [1000, 500], Some(8081))
+            },
         ],
+        health_rule: HealthRule::All,
+        slow_start: Duration::from_secs(30),
         no_server: NoServer::Reject,
         reset_connections: true,
         servers: vec![
@@ -90,6 +107,8 @@ fn example() -> Model {
         name: "dns".to_owned(),
         persistence: None,
         health_monitors: Vec::new(),
+        health_rule: HealthRule::All,
+        slow_start: Duration::ZERO,
         no_server: NoServer::Reject,
         reset_connections: true,
         servers: vec![
@@ -106,6 +125,8 @@ fn example() -> Model {
         name: "far".to_owned(),
         persistence: None,
         health_monitors: Vec::new(),
+        health_rule: HealthRule::All,
+        slow_start: Duration::ZERO,
         no_server: NoServer::Reject,
         reset_connections: true,
         servers: vec![server("10.9.0.11", None, 1), server("2001:db8:9::11", None, 1)],
@@ -504,7 +525,8 @@ kernel memory: about 273 MiB
     let example = describe(&example());
     for line in [
         "  web: clients are kept by /24 (IPv6 /64) for each virtual service, 5m after the last close, another server when theirs is down (profile per-subnet)\n",
-        "    monitor fast: TCP connect to port 8081 every 1s, up to 500ms; 3 failures down, 2 passes up\n",
+        "    monitor fast: TCP connect to 10.0.9.9:8081 every 1s (500ms while in doubt), up to 500ms; 3 failures down, 2 passes up\n",
+        "    a server that came up gets its whole weight after 30s\n",
         "    server 10.0.0.13, the service's port, weight 1\n",
         "    tunnel from 10.0.0.1 and 2001:db8:1::1: servers answer clients themselves\n",
     ] {

@@ -3,50 +3,95 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::{Duration, Instant},
 };
 
 use super::Daemon;
 use crate::{
+    balance::slow_start,
     datapath::{self, DataPath, desired::ServerKey},
-    health::{Report, Target},
+    health::{Report, Target, is_up},
     model::{Model, Pool, Server},
 };
 
 impl Daemon {
     /// Says whether a server came up or went down by it.
     pub(super) fn take_report(&mut self, report: Report) -> bool {
+        let Report { up, monitor, error, .. } = report;
         let key = (report.pool, report.server, report.port);
-        let known = self.model.pools.get(&key.0).is_some_and(|pool| {
+        let Some(pool) = self.model.pools.get(&key.0).filter(|pool| {
             pool.servers.iter().any(|server| (server.address, server.port) == (key.1, key.2))
-        });
-        if !known {
+        }) else {
             return false;
-        }
-        let was_up = !self.failing.contains_key(&key);
-        let (pool, server) = (key.0.clone(), key.1);
-        if report.up {
-            if let Some(monitors) = self.failing.get_mut(&key) {
-                monitors.remove(&report.monitor);
-                if monitors.is_empty() {
-                    self.failing.remove(&key);
-                }
-            }
+        };
+        let was_up = is_up(pool, self.failing.get(&key));
+        let failing = self.failing.entry(key.clone()).or_default();
+        if up {
+            failing.remove(&monitor);
         } else {
-            self.failing.entry(key.clone()).or_default().insert(report.monitor.clone());
+            failing.insert(monitor.clone());
         }
-        let is_up = !self.failing.contains_key(&key);
-        match (was_up, is_up, report.error) {
+        let up_now = is_up(pool, Some(failing));
+        if failing.is_empty() {
+            self.failing.remove(&key);
+        }
+        let (pool, server) = (&key.0, key.1);
+        match (was_up, up_now, error) {
             (true, false, error) => {
                 let error = error.unwrap_or_default();
-                tracing::warn!(pool, %server, monitor = report.monitor, error, "server is down");
+                tracing::warn!(pool, %server, monitor, error, "server is down");
+                self.rising.remove(&key);
             }
-            (false, true, _) => tracing::info!(pool, %server, "server is up"),
+            (false, true, _) => {
+                tracing::info!(pool, %server, "server is up");
+                self.rising.insert(key, Instant::now());
+            }
             (_, _, Some(error)) => {
-                tracing::info!(pool, %server, monitor = report.monitor, error, "a check failed");
+                tracing::info!(pool, %server, monitor, error, "a check failed");
             }
             _ => {}
         }
-        was_up != is_up
+        was_up != up_now
+    }
+
+    /// The servers that are down by what their monitors say.
+    pub(super) fn down(&self) -> BTreeSet<ServerKey> {
+        let is_down = |(key, failing): &(&ServerKey, &BTreeSet<String>)| {
+            self.model.pools.get(&key.0).is_some_and(|pool| !is_up(pool, Some(failing)))
+        };
+        self.failing.iter().filter(is_down).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The tenths of their weights that servers have which came up a short while ago. Forgets those that have it all.
+    pub(super) fn shares(&mut self, now: Instant) -> BTreeMap<ServerKey, u32> {
+        let pools = &self.model.pools;
+        let mut shares = BTreeMap::new();
+        self.rising.retain(|key, since| {
+            let time = pools.get(&key.0).map_or(Duration::ZERO, |pool| pool.slow_start);
+            let share = slow_start::tenths(now.duration_since(*since), time);
+            if share < slow_start::WHOLE {
+                shares.insert(key.clone(), share);
+            }
+            share < slow_start::WHOLE
+        });
+        shares
+    }
+
+    /// How long it is until a server gets a larger share.
+    pub(super) fn next_share(&self, now: Instant) -> Option<Duration> {
+        let steps = self.rising.iter().filter_map(|(key, since)| {
+            let time = self.model.pools.get(&key.0)?.slow_start;
+            slow_start::until_next_step(now.duration_since(*since), time)
+        });
+        steps.min()
+    }
+}
+
+/// Waits so long, or for ever.
+pub(super) async fn later(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -85,15 +130,16 @@ pub(super) fn targets(
     for pool in model.pools.values() {
         for server in &pool.servers {
             for monitor in &pool.health_monitors {
-                let Some(port) = monitor.port.or(server.port).or_else(|| first_port(model, pool))
-                else {
+                let port = monitor.port.or(server.port).or_else(|| first_port(model, pool));
+                if port.is_none() && monitor.kind.needs_port() {
                     continue;
-                };
+                }
+                let address = monitor.address.unwrap_or(server.address);
                 targets.push(Target {
                     pool: pool.name.clone(),
                     server: server.address,
                     port: server.port,
-                    address: SocketAddr::new(server.address, port),
+                    address: SocketAddr::new(address, port.unwrap_or(0)),
                     monitor: monitor.clone(),
                     initially_up: !is_failing(failing, pool, server, &monitor.name),
                 });

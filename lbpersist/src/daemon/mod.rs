@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use self::events::{adopted_failures, targets};
+use self::events::{adopted_failures, later, targets};
 use crate::{
     clock,
     datapath::{
@@ -44,6 +44,9 @@ pub enum Error {
     /// The network.
     #[error(transparent)]
     Network(#[from] network::Error),
+    /// The health checks.
+    #[error("cannot begin to check servers: {0}")]
+    Health(std::io::Error),
     /// Signals.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -91,9 +94,11 @@ struct Daemon {
     watcher: Watcher,
     views: watch::Receiver<Arc<View>>,
     view: View,
-    // Aborts its checks when dropped.
+    // Ends its checks when dropped.
     _checker: Checker,
     failing: BTreeMap<ServerKey, BTreeSet<String>>,
+    // When those servers came up that may not have their whole share of new clients yet.
+    rising: BTreeMap<ServerKey, Instant>,
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,
@@ -129,7 +134,7 @@ impl Daemon {
             tracing::warn!("{warning}");
         }
         let failing = adopted_failures(&model, &data_path);
-        let mut checker = Checker::start(report);
+        let mut checker = Checker::start(report).map_err(Error::Health)?;
         checker.set_targets(targets(&model, &failing));
         let sweep = Sweep::new(&model.idle_limits, model.data_path.sweep_interval);
         let mut daemon = Self {
@@ -141,6 +146,7 @@ impl Daemon {
             view,
             _checker: checker,
             failing,
+            rising: BTreeMap::new(),
             looked: HashMap::new(),
             attached: BTreeMap::new(),
             _lock: lock,
@@ -156,7 +162,9 @@ impl Daemon {
         let mut tick = tokio::time::interval(self.model.data_path.sweep_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let next_share = self.next_share(Instant::now());
             tokio::select! {
+                () = later(next_share) => self.update()?,
                 changed = self.views.changed() => {
                     changed.map_err(|_| network::Error::Closed)?;
                     self.take_view();
@@ -189,8 +197,9 @@ impl Daemon {
 
     /// Brings the maps in line with what is known now.
     fn update(&mut self) -> Result<(), Error> {
-        let down: BTreeSet<ServerKey> = self.failing.keys().cloned().collect();
-        let facts = Facts { model: &self.model, down: &down, view: &self.view };
+        let down = self.down();
+        let shares = self.shares(Instant::now());
+        let facts = Facts { model: &self.model, down: &down, shares: &shares, view: &self.view };
         let desired = Desired::compute(&facts, &mut self.data_path.identities)
             .map_err(datapath::Error::from)?;
         let steps = self.data_path.apply(desired)?;

@@ -19,7 +19,10 @@ use super::{
     identity::{Exhausted, Identities, Numbered, ServerIdentity},
 };
 use crate::{
-    balance::maglev::{self, Member},
+    balance::{
+        maglev::{self, Member},
+        slow_start,
+    },
     model::{self, Forwarding, Model, NoServer, PersistenceProfile, ServerDown, ServerState},
     network::{NextHop, RouteTarget, View},
 };
@@ -54,8 +57,22 @@ pub struct Facts<'a> {
     pub model: &'a Model,
     /// The servers that are down.
     pub down: &'a BTreeSet<ServerKey>,
+    /// Tenths of their weights that servers have for now, because they came up a short while ago.
+    pub shares: &'a BTreeMap<ServerKey, u32>,
     /// The network.
     pub view: &'a View,
+}
+
+impl Facts<'_> {
+    /// What weights are multiplied by: as they are, or all in tenths when a server of the pool has not its whole share yet.
+    fn share(&self, pool: &model::Pool) -> impl Fn(&ServerKey) -> u32 {
+        let is_slowed = pool.servers.iter().any(|server| {
+            self.shares.contains_key(&(pool.name.clone(), server.address, server.port))
+        });
+        move |key| {
+            if is_slowed { self.shares.get(key).copied().unwrap_or(slow_start::WHOLE) } else { 1 }
+        }
+    }
 }
 
 impl Desired {
@@ -91,6 +108,7 @@ impl Desired {
         let key = NameKey { kind: kind::POOL, number: given.number };
         self.names.insert(key, Name::new(&pool.name, given.id));
 
+        let share = facts.share(pool);
         let members = self.rings.entry(given.number).or_default();
         for server in &pool.servers {
             let identity = server_identity(given.number, server);
@@ -102,7 +120,7 @@ impl Desired {
                 members.push(Member {
                     address: to_map(server.address),
                     port: identity.port,
-                    weight: u32::from(server.weight),
+                    weight: u32::from(server.weight) * share(&key),
                     number: known.number,
                 });
             }

@@ -1,8 +1,24 @@
-//! Whether a server is up, from what its checks said one after another.
+//! Whether a server is up: for one monitor from what its checks said one after another, for several from the word of each.
 //!
 //! No clock and no socket. It takes `rise` passed checks in a row to bring a server up and `fall` failed ones to take it down.
 
-/// Judges one server.
+use std::collections::BTreeSet;
+
+use crate::model::{HealthRule, Pool};
+
+/// Whether a server of `pool` is up when the monitors in `failing` say that it is down. Those the pool does not have do not
+/// count.
+pub fn is_up(pool: &Pool, failing: Option<&BTreeSet<String>>) -> bool {
+    let Some(failing) = failing else { return true };
+    let mut says_down =
+        pool.health_monitors.iter().map(|monitor| failing.contains(&monitor.name)).peekable();
+    match pool.health_rule {
+        HealthRule::All => !says_down.any(|down| down),
+        HealthRule::Any => says_down.peek().is_none() || !says_down.all(|down| down),
+    }
+}
+
+/// Judges one server for one monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judge {
     rise: u32,
@@ -30,6 +46,11 @@ impl Judge {
     /// Whether the server counts as up.
     pub fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// How many checks in a row have spoken against the state; while there are some, the state may be changing.
+    pub fn against(&self) -> u32 {
+        self.against
     }
 
     /// Hears one more check.
@@ -84,6 +105,38 @@ mod tests {
         let (up, down) = (Some(Change::Up), Some(Change::Down));
         assert_eq!(hear(&mut judge, "+-+"), [up, down, up]);
         assert_eq!(Judge::new(0, 0, true).observe(false), down);
+    }
+
+    #[test]
+    fn all_or_any_of_the_monitors_decide() {
+        for (rule, monitors, failing, expected) in [
+            (HealthRule::All, "ab", "", true),
+            (HealthRule::All, "ab", "a", false),
+            (HealthRule::All, "ab", "ab", false),
+            (HealthRule::Any, "ab", "", true),
+            (HealthRule::Any, "ab", "a", true),
+            (HealthRule::Any, "ab", "ab", false),
+            (HealthRule::Any, "", "a", true),
+            (HealthRule::All, "", "a", true),
+            // What a monitor said that was taken away.
+            (HealthRule::All, "ab", "c", true),
+            (HealthRule::Any, "ab", "ac", true),
+        ] {
+            let names = |letters: &str| letters.chars().map(String::from).collect::<Vec<_>>();
+            let list = names(monitors).iter().map(|name| format!("{name:?}")).collect::<Vec<_>>();
+            let mut text = format!(
+                "[[pool]]\nname = \"p\"\nservers = [{{ address = \"10.0.0.1\" }}]\nhealth_monitors = [{}]\n",
+                list.join(", ")
+            );
+            for name in names("ab") {
+                text += &format!("[[health_monitor]]\nname = \"{name}\"\n");
+            }
+            let mut pool = crate::config::parse(&text).unwrap().pools["p"].clone();
+            pool.health_rule = rule;
+            let failing: BTreeSet<String> = names(failing).into_iter().collect();
+            assert_eq!(is_up(&pool, Some(&failing)), expected, "{rule:?} {monitors} {failing:?}");
+            assert!(is_up(&pool, None));
+        }
     }
 
     proptest! {

@@ -23,9 +23,10 @@ impl Jitter {
         limit.mul_f64(self.fraction())
     }
 
-    /// `interval`, give or take a tenth.
-    pub(super) fn around(&mut self, interval: Duration) -> Duration {
-        interval.mul_f64(0.9 + 0.2 * self.fraction())
+    /// `interval`, give or take `percent` of it.
+    pub(super) fn around(&mut self, interval: Duration, percent: u8) -> Duration {
+        let part = f64::from(percent.min(100)) / 100.0;
+        interval.mul_f64(1.0 - part + 2.0 * part * self.fraction())
     }
 
     /// At least 0, below 1.
@@ -46,12 +47,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn deviations_stay_in_their_bounds(seed in 1u64.., millis in 1u64..3_600_000) {
+        fn deviations_stay_in_their_bounds(
+            seed in 1u64..,
+            millis in 1u64..3_600_000,
+            percent in 0u8..=50,
+        ) {
+            let part = f64::from(percent) / 100.0;
             let mut jitter = Jitter(seed);
             let interval = Duration::from_millis(millis);
             for _ in 0..20 {
-                let around = jitter.around(interval);
-                prop_assert!(around >= interval.mul_f64(0.899) && around <= interval.mul_f64(1.101));
+                let around = jitter.around(interval, percent);
+                prop_assert!(around >= interval.mul_f64(0.999 - part));
+                prop_assert!(around <= interval.mul_f64(1.001 + part));
                 prop_assert!(jitter.below(interval) < interval);
             }
         }

@@ -3,6 +3,7 @@
 //! No clock, no socket, no file. Everything here has been checked by `config`: names are unique and resolve, masks are in
 //! range, services do not overlap.
 
+mod health;
 mod persistence;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
@@ -12,6 +13,11 @@ pub use persistence::{
     ServerDown,
 };
 use serde::Serialize;
+
+pub use health::{
+    Certificate, ExternalCheck, HealthMonitor, HealthRule, HttpCheck, MonitorKind, Pattern,
+    StatusRanges, TlsCheck, UdpCheck, contains,
+};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,6 +193,10 @@ pub struct Pool {
     pub no_server: NoServer,
     /// Whether the open connections of a server that is down or gone are reset when their clients may have another server.
     pub reset_connections: bool,
+    /// Whose word decides when there are several.
+    pub health_rule: HealthRule,
+    /// How long a server that came up takes to get its whole share of new clients; zero gives it at once.
+    pub slow_start: Duration,
     /// The servers, in the order of the file; no two have the same address and port.
     pub servers: Vec<Server>,
 }
@@ -279,21 +289,4 @@ impl fmt::Display for ServerState {
             Self::Disabled => "disabled",
         })
     }
-}
-
-/// How a server is asked whether it lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthMonitor {
-    /// Unique among monitors.
-    pub name: String,
-    /// Pause between two checks of a server.
-    pub interval: Duration,
-    /// How long a check may take.
-    pub timeout: Duration,
-    /// Checks in a row that must pass before a server that was down is up.
-    pub rise: u32,
-    /// Checks in a row that must fail before a server that was up is down.
-    pub fall: u32,
-    /// The port to connect to instead of the server's own.
-    pub port: Option<u16>,
 }

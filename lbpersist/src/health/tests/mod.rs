@@ -1,14 +1,24 @@
 //! The checker against real sockets on loopback, in real time; nothing waits longer than what it waits for.
 
+mod datagram;
+mod external;
+mod http;
+mod server;
+mod tls;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc::{self, error::TryRecvError},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
-use super::*;
+use super::{
+    probe::{Fault, Probe, Tools, tls::Clients},
+    *,
+};
+use crate::model::MonitorKind;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -16,10 +26,14 @@ fn monitor() -> HealthMonitor {
     HealthMonitor {
         name: "tcp".to_owned(),
         interval: Duration::from_millis(10),
+        fast_interval: Duration::from_millis(10),
+        jitter: 10,
         timeout: Duration::from_secs(5),
         rise: 1,
         fall: 1,
+        address: None,
         port: None,
+        kind: MonitorKind::Tcp,
     }
 }
 
@@ -36,13 +50,28 @@ fn target(address: SocketAddr) -> Target {
 
 fn start(targets: Vec<Target>) -> (Checker, mpsc::Receiver<Report>) {
     let (report, reports) = mpsc::channel(1024);
-    let mut checker = Checker::start(report);
+    let mut checker = Checker::start(report).unwrap();
     checker.set_targets(targets);
     (checker, reports)
 }
 
 async fn next(reports: &mut mpsc::Receiver<Report>) -> Report {
     timeout(PATIENCE, reports.recv()).await.expect("a report in time").expect("a checker")
+}
+
+/// Asks once, as a monitor of that kind does.
+async fn ask(kind: MonitorKind, address: SocketAddr, limit: Duration) -> Result<(), Fault> {
+    let mut target = target(address);
+    target.monitor.kind = kind;
+    Probe::new(&target, &mut Clients::default()).run(limit, &Tools::default()).await
+}
+
+/// The words for a server that did not do well.
+async fn complaint(kind: MonitorKind, address: SocketAddr, limit: Duration) -> String {
+    match ask(kind, address, limit).await {
+        Err(Fault::Server(words)) => words,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn listen(address: &str) -> (TcpListener, SocketAddr) {
@@ -113,7 +142,7 @@ async fn silence_is_down_after_the_timeout() {
 async fn a_check_does_not_wake_the_application() {
     let (listener, address) = listen("127.0.0.1:0").await;
     for _ in 0..20 {
-        assert_eq!(Probe::TcpConnect(address).run(PATIENCE).await, Outcome::Passed);
+        assert_eq!(ask(MonitorKind::Tcp, address, PATIENCE).await, Ok(()));
     }
     // Connections are accepted in their order: those of checks would come before this one. A few may, on a machine so
     // busy that the acknowledgement that was held back went out before the reset.
@@ -129,11 +158,11 @@ async fn a_check_does_not_wake_the_application() {
 async fn checks_leave_no_socket_behind() {
     let (listener, address) = listen("127.0.0.1:0").await;
     for _ in 0..200 {
-        assert_eq!(Probe::TcpConnect(address).run(PATIENCE).await, Outcome::Passed);
+        assert_eq!(ask(MonitorKind::Tcp, address, PATIENCE).await, Ok(()));
     }
     drop(listener);
     for _ in 0..200 {
-        assert!(matches!(Probe::TcpConnect(address).run(PATIENCE).await, Outcome::Failed(_)));
+        complaint(MonitorKind::Tcp, address, PATIENCE).await;
     }
     // Of all sockets of this machine, those to or from that port, whatever their state.
     let port = format!(":{:04X}", address.port());
@@ -207,6 +236,94 @@ async fn removed_targets_are_silent_and_a_dropped_checker_ends_its_tasks() {
     // The channel closes once the checker and every task have let go of it.
     drop(checker);
     assert_eq!(timeout(PATIENCE, reports.recv()).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_state_in_doubt_is_asked_for_more_often() {
+    let (listener, address) = listen("127.0.0.1:0").await;
+    drop(listener);
+    let mut target = target(address);
+    target.monitor.interval = Duration::from_secs(3600);
+    target.monitor.fall = 3;
+    let (_checker, mut reports) = start(vec![target]);
+    assert!(next(&mut reports).await.up, "one failure is not enough");
+    assert!(!next(&mut reports).await.up, "the others came long before the hour was over");
+}
+
+#[tokio::test]
+async fn the_board_shows_what_came_of_each_check() {
+    let (listener, address) = listen("127.0.0.1:0").await;
+    let mut target = target(address);
+    target.monitor.fall = 2;
+    let (mut checker, mut reports) = start(vec![target.clone()]);
+    assert!(next(&mut reports).await.up);
+    let status = only(&checker);
+    assert_eq!(
+        (status.pool.as_str(), status.server, status.port, status.monitor.as_str()),
+        ("web", address.ip(), Some(address.port()), "tcp")
+    );
+    assert_eq!((status.kind.as_str(), status.to_port), ("tcp", Some(address.port())));
+    assert_eq!((status.state, status.last_outcome), (State::Up, Some(Outcome::Passed)));
+    assert_eq!((status.last_error, status.against), (None, 0));
+    assert!(status.last_check_seconds.is_some() && status.last_took_milliseconds.is_some());
+
+    drop(listener);
+    assert!(!next(&mut reports).await.up);
+    let status = only(&checker);
+    assert_eq!((status.state, status.last_outcome), (State::Down, Some(Outcome::Failed)));
+    assert_eq!(status.last_error, Some(format!("connection refused by {address}")));
+
+    // What was wrong stays to be seen when it is no more.
+    let _listener = reopen(address);
+    assert!(next(&mut reports).await.up);
+    let status = only(&checker);
+    assert_eq!((status.state, status.last_outcome), (State::Up, Some(Outcome::Passed)));
+    assert!(status.last_error.is_some() && status.last_error_seconds >= status.last_check_seconds);
+
+    let text = serde_json::to_string(&checker.board().snapshot()).unwrap();
+    let back: Snapshot = serde_json::from_str(&text).unwrap();
+    assert_eq!(back.monitors.len(), 1, "{text}");
+
+    checker.set_targets(Vec::new());
+    let empty = async {
+        while !checker.board().snapshot().monitors.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, empty).await.expect("a board without targets");
+}
+
+/// The one line of a board.
+fn only(checker: &Checker) -> MonitorStatus {
+    let mut monitors = checker.board().snapshot().monitors;
+    assert_eq!(monitors.len(), 1);
+    monitors.remove(0)
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_takes_nobody_down() {
+    let (_listener, address) = listen("127.0.0.1:0").await;
+    let mut target = target(address);
+    target.monitor.kind = MonitorKind::External(crate::model::ExternalCheck {
+        program: "/no/such/program".into(),
+        arguments: Vec::new(),
+    });
+    let (checker, mut reports) = start(vec![target]);
+    let noted = async {
+        while only_outcome(&checker) != Some(Outcome::NotAsked) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, noted).await.expect("a check");
+    let status = only(&checker);
+    assert_eq!(status.state, State::Up);
+    let error = status.last_error.unwrap();
+    assert!(error.starts_with("cannot run /no/such/program: "), "{error}");
+    assert_eq!(reports.try_recv(), Err(TryRecvError::Empty));
+}
+
+fn only_outcome(checker: &Checker) -> Option<Outcome> {
+    checker.board().snapshot().monitors.first()?.last_outcome
 }
 
 #[tokio::test]
