@@ -129,6 +129,11 @@ impl Balancer {
         Ok(())
     }
 
+    /// The number of the daemon's process.
+    pub fn process(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("the daemon is not running")?.id())
+    }
+
     /// What the daemon has logged since its last start.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()

@@ -12,6 +12,7 @@ pub mod config;
 pub mod namespace;
 mod output;
 pub mod packet;
+pub mod patient;
 pub mod rig;
 pub mod scenario;
 pub mod server;

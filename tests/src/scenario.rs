@@ -178,7 +178,7 @@ impl Scenario {
     pub fn kill(&mut self, server: &str) {
         let victim = self.servers.iter_mut().find(|candidate| candidate.name() == server);
         victim.unwrap_or_else(|| panic!("no server {server}")).kill();
-        self.wait_for_state(server, "down");
+        self.wait_for(server, &Family::BOTH, "down");
     }
 
     /// Starts a server again and waits until the monitor has noticed.
@@ -189,7 +189,7 @@ impl Scenario {
         let found = self.servers.iter_mut().find(|candidate| candidate.name() == server);
         let revived = found.unwrap_or_else(|| panic!("no server {server}")).start_again();
         revived.unwrap_or_else(|error| panic!("{error:#}"));
-        self.wait_for_state(server, "up");
+        self.wait_for(server, &Family::BOTH, "up");
     }
 
     /// Waits until every server of every pool is up and has a next hop.
@@ -199,9 +199,14 @@ impl Scenario {
         });
     }
 
-    fn wait_for_state(&self, server: &str, wanted: &str) {
+    /// Waits until a server is in a state, `up` or `down`, with its addresses of these families.
+    ///
+    /// # Panics
+    /// When there is no such server, or it never is.
+    pub fn wait_for(&self, server: &str, families: &[Family], wanted: &str) {
         let host = self.host(server);
-        let addresses = Family::BOTH.map(|family| host.address(family).to_string());
+        let addresses: Vec<_> =
+            families.iter().map(|family| host.address(*family).to_string()).collect();
         wait::until_true(&format!("{server} is {wanted}"), || {
             servers_of(&self.status())
                 .filter(|(address, ..)| addresses.contains(address))

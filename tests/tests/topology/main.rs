@@ -6,6 +6,7 @@
 mod bad_input;
 mod counters;
 mod direct_return;
+mod health;
 mod persistence;
 mod restart;
 mod scope;
