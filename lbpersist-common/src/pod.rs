@@ -13,7 +13,7 @@ use crate::{
     ring::Slot,
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
-    service::{Pool, Reverse, Service},
+    service::{Pool, PrefixKey, Reverse, Service},
 };
 
 macro_rules! pod {
@@ -39,6 +39,7 @@ pod!(
     Neighbour,
     NeighbourKey,
     Pool,
+    PrefixKey,
     Reverse,
     Route,
     Server,

@@ -10,11 +10,42 @@ use crate::{
 /// What a client connects to.
 pub type ServiceKey = Endpoint;
 
+/// What clients of a service on a prefix connect to: the data of a key whose first bits, [`PrefixKey::FIXED_BITS`] and those of
+/// the prefix in mapped form, must agree.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+pub struct PrefixKey {
+    /// IANA protocol number.
+    pub protocol: u16,
+    /// The port, in host byte order; 0 for all.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// The prefix, or the address that is looked for.
+    pub address: Address,
+}
+
+const _: () = assert!(size_of::<PrefixKey>() == 24);
+
+impl PrefixKey {
+    /// Bits before the address.
+    pub const FIXED_BITS: u32 = 64;
+    /// All bits.
+    pub const BITS: u32 = Self::FIXED_BITS + 128;
+
+    /// The key of `end`, or of all ports there.
+    #[inline(always)]
+    pub const fn of(end: &Endpoint, port: u16) -> Self {
+        Self { protocol: end.protocol, port, reserved: 0, address: end.address }
+    }
+}
+
 /// A virtual service.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Service {
-    /// Names the service in connection keys; never used again for another one.
+    /// Names the service in connection keys; never used again for another one. 0 in `prefix_services` is an address of this
+    /// machine, which is no part of the prefix around it.
     pub id: u32,
     /// The place of its counters.
     pub index: u32,
@@ -137,7 +168,7 @@ pub type ReverseKey = Endpoint;
 pub struct Reverse {
     /// The service's address: the source of the rewritten packet.
     pub address: Address,
-    /// The service's port, in host byte order.
+    /// The service's port, in host byte order; 0 if it is on all ports, which its servers keep.
     pub port: u16,
     /// Zero.
     pub reserved: u16,
@@ -154,3 +185,11 @@ pub struct Reverse {
 }
 
 const _: () = assert!(size_of::<Reverse>() == 40);
+
+impl Reverse {
+    /// The port that the client knows of a packet that came from the server's `port`.
+    #[inline(always)]
+    pub const fn port_for(&self, port: u16) -> u16 {
+        if self.port == 0 { port } else { self.port }
+    }
+}

@@ -19,6 +19,7 @@ use crate::{
     parse::{Flow, Packet, Unread},
     rewrite, select, stage,
     verdict::Verdict,
+    wide,
 };
 
 /// Where a frame goes next.
@@ -59,13 +60,18 @@ pub(crate) fn carry(
     mut packet: Packet<'_>,
     flow: &Flow,
 ) -> Result<(Verdict, Reason), Reason> {
-    if let Some(service) = select::service(flow) {
-        return to_server(context, &mut packet, flow, service);
-    }
-    if let Some(reverse) = select::reverse(flow) {
-        return to_client(context, &mut packet, flow, reverse).map(|to| (to, Reason::Returned));
-    }
-    Err(Reason::NotOurs)
+    let service = match select::service(flow) {
+        Some(service) => service,
+        None => {
+            if let Some(reverse) = select::reverse(flow) {
+                let sent = to_client(context, &mut packet, flow, reverse);
+                return sent.map(|to| (to, Reason::Returned));
+            }
+            // Last, since a prefix may be around everything, servers and clients too.
+            wide::on_a_prefix(&flow.to).ok_or(Reason::NotOurs)?
+        }
+    };
+    to_server(context, &mut packet, flow, service)
 }
 
 #[inline(always)]
@@ -129,7 +135,7 @@ fn to_client(
     rewrite::may_hop(packet)?;
     rewrite::hop(packet);
     select::note_answer(flow, reverse);
-    rewrite::source(packet, flow, &reverse.address, reverse.port);
+    rewrite::source(packet, flow, &reverse.address, reverse.port_for(flow.from.port));
     let length = packet.length;
     count::service(reverse.service_index, |counters| {
         counters.answer_packets += 1;

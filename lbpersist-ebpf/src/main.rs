@@ -32,6 +32,7 @@ mod tags;
 mod udp;
 mod uncommon;
 mod verdict;
+mod wide;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use lbpersist_packet::{checksum, cursor, load, parse, shape};

@@ -18,7 +18,7 @@ use lbpersist_common::{
     ring::{DEFAULT_SLOTS, Slot},
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
-    service::{Pool, Reverse, ReverseKey, Service, ServiceKey},
+    service::{Pool, PrefixKey, Reverse, ReverseKey, Service, ServiceKey},
     stage::Stage,
     tunnel::Outcome,
 };
@@ -35,9 +35,14 @@ pub(crate) static LAYOUT: Array<Layout, 1> = Array::new();
 #[btf_map(name = "names")]
 pub(crate) static NAMES: HashMap<NameKey, Name, 32_768, ON_DEMAND> = HashMap::new();
 
-/// Virtual services by address, port and protocol. Written by the daemon; read per packet.
+/// Virtual services by address, port or 0 for all, and protocol. Written by the daemon; read per packet.
 #[btf_map(name = "services")]
 pub(crate) static SERVICES: HashMap<ServiceKey, Service, 16_384, ON_DEMAND> = HashMap::new();
+
+/// Services on prefixes, by protocol, port or 0 for all, and prefix. Written by the daemon; read for packets that neither
+/// `services` nor `reverse` knows, while there is such a service.
+#[btf_map(name = "prefix_services")]
+pub(crate) static PREFIX_SERVICES: LpmTrie<PrefixKey, Service, 65_536> = LpmTrie::new();
 
 /// Services by the address and port their answers come from. Written by the daemon; read per packet of a server.
 #[btf_map(name = "reverse")]
@@ -116,3 +121,9 @@ pub(crate) static SERVICE_STATS: PerCpuArray<ServiceCounters, 16_384> = PerCpuAr
 /// Counters of servers by number. Written per packet; read by the CLI.
 #[btf_map(name = "server_stats")]
 pub(crate) static SERVER_STATS: PerCpuArray<ServerCounters, 65_536> = PerCpuArray::new();
+
+/// The optional lookups that services ask for: bits of [`lbpersist_common::layout::feature`].
+#[inline(always)]
+pub(crate) fn features() -> u32 {
+    LAYOUT.get(0).map_or(0, |layout| layout.features)
+}

@@ -21,7 +21,7 @@ use crate::{
     connection::{self, Seen},
     maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
     parse::Flow,
-    udp,
+    udp, wide,
 };
 
 /// A client at the door of a service: what choosing its server needs.
@@ -61,14 +61,14 @@ pub(crate) fn pool(service: &Service) -> Result<&'static Pool, Reason> {
 pub(crate) fn service(flow: &Flow) -> Option<&'static Service> {
     // SAFETY: the daemon replaces values of this map as a whole and never gives the memory of one to another key before
     // programs that look at it have ended.
-    unsafe { SERVICES.get(&flow.to) }
+    unsafe { SERVICES.get(&flow.to) }.or_else(|| wide::service(&flow.to))
 }
 
 /// The service whose server sent the packet.
 #[inline(always)]
 pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
     // SAFETY: as in `service`.
-    unsafe { REVERSE.get(&flow.from) }
+    unsafe { REVERSE.get(&flow.from) }.or_else(|| wide::reverse(&flow.from))
 }
 
 /// Whether a client that gets no server is told so.
@@ -125,7 +125,8 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
 #[inline(always)]
 fn is_ours(end: &Endpoint) -> bool {
     // SAFETY: only whether there is a value is asked.
-    unsafe { SERVICES.get(end).is_some() || REVERSE.get(end).is_some() }
+    let exactly = unsafe { SERVICES.get(end).is_some() || REVERSE.get(end).is_some() };
+    exactly || wide::is_ours(end)
 }
 
 /// Tells the tables of a server's segment that may open or close its connection.
@@ -144,7 +145,7 @@ fn answer_to_tables(flow: &Flow, reverse: &Reverse) -> u32 {
         client: flow.to.address,
         service: reverse.service,
         client_port: flow.to.port,
-        service_port: reverse.port,
+        service_port: reverse.port_for(flow.from.port),
         destination: Destination::NONE,
         reserved: 0,
     };

@@ -3,6 +3,7 @@
 use crate::{
     config::format_duration,
     datapath::report::{EntryStatus, Status},
+    model::listen_text,
 };
 
 /// The text of `status`.
@@ -28,7 +29,7 @@ pub(super) fn status(status: &Status) -> String {
         "KEPT",
     ]);
     for service in &status.virtual_services {
-        let address = std::net::SocketAddr::new(service.address, service.port);
+        let address = listen_text(service.address, service.port);
         services.row([
             service.name.clone(),
             format!("{address}/{}", service.protocol),
@@ -82,8 +83,12 @@ pub(super) fn entries(entries: &[EntryStatus]) -> String {
     let mut table =
         Table::new(["CLIENT", "SERVER", "VIRTUAL SERVICE", "POOL", "OPEN", "AGE", "EXPIRES IN"]);
     for entry in entries {
+        let client = match entry.destination {
+            Some(destination) => format!("{} to {destination}", entry.client),
+            None => entry.client.clone(),
+        };
         table.row([
-            entry.client.clone(),
+            client,
             entry.server.clone(),
             entry.virtual_service.clone().unwrap_or_else(|| "(all of the pool)".to_owned()),
             entry.pool.clone(),

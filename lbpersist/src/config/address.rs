@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::words::quoted;
 
 /// Reads an address. The error is the sentence to follow the name of the field.
@@ -13,11 +15,54 @@ pub(super) fn parse(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// Reads an address or a prefix. The error is the sentence to follow the name of the field.
+pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    if !text.contains('/') {
+        return parse(text).map(IpNet::from);
+    }
+    let prefix: IpNet = text
+        .parse()
+        .map_err(|_| format!("must be an IPv4 or IPv6 address or prefix, not {}", quoted(text)))?;
+    if prefix.prefix_len() == prefix.max_prefix_len() {
+        return parse(&prefix.addr().to_string()).map(IpNet::from);
+    }
+    if prefix != prefix.trunc() {
+        let whole = prefix.trunc();
+        return Err(format!("must not be {text}: it has bits beyond the prefix; write {whole}"));
+    }
+    match unusable_prefix(prefix) {
+        None => Ok(prefix),
+        Some(why) => Err(format!("must not be {prefix}: {why}")),
+    }
+}
+
+fn unusable_prefix(prefix: IpNet) -> Option<&'static str> {
+    match prefix {
+        IpNet::V6(net) if net.prefix_len() < SHORTEST_IPV6 => {
+            Some("keys have room for 96 bits of a destination, so an IPv6 prefix is /32 or longer")
+        }
+        IpNet::V6(net) if net.network().to_ipv4_mapped().is_some() => {
+            Some("IPv4 addresses are written as such")
+        }
+        IpNet::V6(net) if is_link_local(net.network()) => {
+            Some("a link-local address does not tell which link it is on")
+        }
+        _ if prefix.network().is_multicast() => Some("a multicast address is not one machine's"),
+        IpNet::V4(net) if net.network().is_loopback() => {
+            Some("packets to a loopback address never reach XDP")
+        }
+        _ => None,
+    }
+}
+
+/// The first 32 bits are not a part of keys.
+const SHORTEST_IPV6: u8 = 32;
+
 fn not_an_address(text: &str) -> String {
     let hint = if text.parse::<SocketAddr>().is_ok() {
         "; the port goes into `port`"
-    } else if text.parse::<ipnet::IpNet>().is_ok() {
-        "; a prefix is not available yet"
+    } else if text.parse::<IpNet>().is_ok() {
+        "; only a virtual service may have a prefix"
     } else if text.contains('%') {
         "; an address has no zone here"
     } else if text.starts_with('[') && text.ends_with(']') {
@@ -62,6 +107,40 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_are_read_and_bad_ones_explained() {
+        for text in ["198.51.100.0/24", "0.0.0.0/0", "2001:db8::/32", "10.0.0.1/32"] {
+            assert_eq!(parse_prefix(text).map(|net| net.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!(parse_prefix("10.0.0.1"), Ok("10.0.0.1/32".parse().expect("a prefix")));
+        for (text, why) in [
+            ("10.0.0.0/33", "must be an IPv4 or IPv6 address or prefix, not `10.0.0.0/33`"),
+            (
+                "198.51.100.10/24",
+                "must not be 198.51.100.10/24: it has bits beyond the prefix; write 198.51.100.0/24",
+            ),
+            (
+                "2001::/16",
+                "must not be 2001::/16: keys have room for 96 bits of a destination, so an IPv6 prefix is /32 or longer",
+            ),
+            ("224.0.0.0/4", "must not be 224.0.0.0/4: a multicast address is not one machine's"),
+            (
+                "127.0.0.0/8",
+                "must not be 127.0.0.0/8: packets to a loopback address never reach XDP",
+            ),
+            (
+                "127.0.0.1/32",
+                "must not be 127.0.0.1: packets to a loopback address never reach XDP",
+            ),
+            (
+                "fe80::/64",
+                "must not be fe80::/64: a link-local address does not tell which link it is on",
+            ),
+        ] {
+            assert_eq!(parse_prefix(text), Err(why.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_served_is_explained() {
         for (text, why) in [
             ("web.example", "must be an IPv4 or IPv6 address, not `web.example`"),
@@ -72,7 +151,7 @@ mod tests {
             ),
             (
                 "10.0.0.0/8",
-                "must be an IPv4 or IPv6 address, not `10.0.0.0/8`; a prefix is not available yet",
+                "must be an IPv4 or IPv6 address, not `10.0.0.0/8`; only a virtual service may have a prefix",
             ),
             (
                 "fe80::1%eth0",

@@ -12,6 +12,7 @@ use super::{
     ways::{self, Endpoint},
     words::{nearest, quoted},
 };
+use crate::model::Ports;
 
 /// Numbers there are for servers: ring slots hold 16 bits, and 0 is no server.
 const MOST_SERVERS: usize = u16::MAX as usize;
@@ -24,6 +25,7 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     checks.fallbacks();
     checks.services_apart();
     checks.servers_of_pools();
+    checks.monitors_have_ports();
     ways::check(raw, problems);
     keeping::check(raw, problems);
 }
@@ -180,6 +182,39 @@ impl<'c> Checks<'c> {
                 server.line,
                 format!("server {address}{on} is in pool {label} already (line {first})"),
             );
+        }
+    }
+
+    /// A monitor asks the server's port, or that of the pool's service; where there is neither it must name one.
+    fn monitors_have_ports(&mut self) {
+        let raw = self.raw;
+        for pool in &raw.pools {
+            let Some(name) = &pool.name else { continue };
+            let names_pool = |service: &&Declared<RawService>| {
+                service.value.pool.as_ref().is_some_and(|pool| pool.value == name.value)
+            };
+            let mut services = raw.services.iter().filter(names_pool).peekable();
+            let Some(first) = services.peek() else { continue };
+            let (service, line) = (first.label(), first.line);
+            if services.any(|service| service.value.ports != Some(Ports::All)) {
+                continue;
+            }
+            for monitor in &pool.value.health_monitors {
+                let declared = raw.monitors.iter().find(|one| one.is_named(&monitor.value));
+                if declared
+                    .is_some_and(|one| one.value.port.is_some() || !one.value.kind.needs_port())
+                {
+                    continue;
+                }
+                let (monitor_name, pool) = (quoted(&monitor.value), pool.label());
+                self.add(
+                    monitor.line,
+                    format!(
+                        "pool {pool} has no port that health_monitor {monitor_name} could ask, since virtual_service {service} \
+                         (line {line}) is on all ports; name a monitor with a `port`"
+                    ),
+                );
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::duration;
 use crate::model::{
     Certificate, ClientIp, DataPathSettings, Forwarding, HealthMonitor, HealthRule, HttpCheck,
     Method, Model, MonitorKind, NoServer, PersistenceProfile, Pool, Scope, Server, ServerDown,
-    ServerState, TlsCheck, TunnelSources,
+    ServerState, TlsCheck, TunnelSources, listen_text,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -26,7 +26,7 @@ pub fn describe(model: &Model) -> String {
     let _ = writeln!(out, "virtual services: {}", model.services.len());
     for service in model.services.values() {
         let (name, protocol, pool) = (&service.name, service.protocol, &service.pool);
-        let endpoint = std::net::SocketAddr::new(service.address, service.port);
+        let endpoint = listen_text(service.addresses, service.ports);
         let _ = writeln!(out, "  {name}: {endpoint} {protocol}, pool {pool}");
     }
     let _ = writeln!(out, "pools: {}", model.pools.len());

@@ -4,13 +4,15 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     field::{At, Field},
     words::quoted,
 };
 use crate::model::{
     DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits, Method, Mode,
-    MonitorKind, NoServer, Protocol, ServerDown, ServerState, TunnelSources,
+    MonitorKind, NoServer, Ports, Protocol, ServerDown, ServerState, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -47,8 +49,8 @@ impl<T> Declared<T> {
 }
 
 pub(super) struct RawService {
-    pub(super) address: Option<IpAddr>,
-    pub(super) port: Option<u16>,
+    pub(super) addresses: Option<IpNet>,
+    pub(super) ports: Option<Ports>,
     pub(super) protocol: Option<Protocol>,
     pub(super) mode: Option<Mode>,
     pub(super) pool: Option<At<String>>,
@@ -86,9 +88,9 @@ pub(super) struct RawServer {
 }
 
 impl RawServer {
-    /// The port it is reached on through a service.
-    pub(super) fn port_behind(&self, service_port: u16) -> Option<u16> {
-        self.port.or_default(service_port)
+    /// The ports it is reached on through a service.
+    pub(super) fn ports_behind(&self, service: Ports) -> Option<Ports> {
+        self.port.and_then(|port| Some(Ports::One(port))).or_default(service)
     }
 }
 

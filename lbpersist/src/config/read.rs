@@ -196,8 +196,8 @@ fn read_service(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawServic
         line: found.line,
         name: table.name("name").known(),
         value: RawService {
-            address: table.address("address").known().map(|address| address.value),
-            port: table.integer("port", 1..=u16::MAX).known().map(|port| port.value),
+            addresses: table.addresses("address").known().map(|found| found.value),
+            ports: table.ports("port").known().map(|found| found.value),
             protocol: table.choice("protocol", &PROTOCOLS).or_default(Protocol::Tcp),
             mode: table.choice("mode", &MODES).or_default(Mode::L4),
             pool: table.name("pool").known(),

@@ -2,6 +2,7 @@
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, time::Duration};
 
+use ipnet::IpNet;
 use toml_edit::{Item, Value};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     field::{At, Choices, Field, Found, Report, Shape},
     words::{hint, list, nearest, quoted, with_article},
 };
+use crate::model::Ports;
 
 /// A table being read.
 pub(super) struct Table<'r, 't, 'd> {
@@ -113,6 +115,31 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
     pub(super) fn address(&mut self, field: &'static str) -> Field<IpAddr> {
         let text = self.text(field);
         self.refine(text, |text| address::parse(text).map_err(|why| format!("`{field}` {why}")))
+    }
+
+    /// An address or a prefix.
+    pub(super) fn addresses(&mut self, field: &'static str) -> Field<IpNet> {
+        let text = self.text(field);
+        self.refine(text, |text| {
+            address::parse_prefix(text).map_err(|why| format!("`{field}` {why}"))
+        })
+    }
+
+    /// A port, or `"all"`.
+    pub(super) fn ports(&mut self, field: &'static str) -> Field<Ports> {
+        const WANTED: &str = "an integer from 1 to 65535 or \"all\"";
+        let found = self.typed(field, WANTED, |item| {
+            item.as_integer().map(Ok).or_else(|| item.as_str().map(Err))
+        });
+        self.refine(found, |found| match found {
+            Ok(number) => {
+                let port = u16::try_from(number).ok().filter(|&port| port != 0);
+                port.map(Ports::One)
+                    .ok_or_else(|| format!("`{field}` must be {WANTED}, not {number}"))
+            }
+            Err("all") => Ok(Ports::All),
+            Err(text) => Err(format!("`{field}` must be {WANTED}, not {}", quoted(text))),
+        })
     }
 
     pub(super) fn integer<T>(&mut self, field: &'static str, range: RangeInclusive<T>) -> Field<T>

@@ -38,8 +38,8 @@ fn by_name<T>(declared: Vec<Declared<T>>) -> BTreeMap<String, T> {
 fn service_of(name: String, raw: RawService) -> Option<VirtualService> {
     Some(VirtualService {
         name,
-        address: raw.address?,
-        port: raw.port?,
+        addresses: raw.addresses?,
+        ports: raw.ports?,
         protocol: raw.protocol?,
         mode: raw.mode?,
         pool: raw.pool?.value,

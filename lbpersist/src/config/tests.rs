@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, HealthRule, IdleLimits,
-    Method, Mode, MonitorKind, NoServer, PersistenceProfile, Pool, Protocol, Scope, Server,
+    Method, Mode, MonitorKind, NoServer, PersistenceProfile, Pool, Ports, Protocol, Scope, Server,
     ServerDown, ServerState, TunnelSources, VirtualService,
 };
 
@@ -61,9 +61,10 @@ fn monitor(name: &str, [interval, timeout]: [u64; 2], port: Option<u16>) -> Heal
 
 fn example() -> Model {
     let service = |name: &str, address: &str, port, protocol| {
-        let address = address.parse().unwrap();
+        let address: std::net::IpAddr = address.parse().unwrap();
         let (name, pool, mode) = (name.to_owned(), name.to_owned(), Mode::L4);
-        VirtualService { name, address, port, protocol, mode, pool }
+        let (addresses, ports) = (address.into(), Ports::One(port));
+        VirtualService { name, addresses, ports, protocol, mode, pool }
     };
     let services = [
         service("web", "198.51.100.10", 80, Protocol::Tcp),
@@ -242,13 +243,13 @@ name = "fast"
 5: `sweep_interval` must be a duration from 100ms to 1m, not the number 5; write a unit, as in "5s"
 6: missing field `address` in virtual_service `web`
 8: unknown field `adress` in virtual_service `web`; did you mean `address`?
-9: `port` must be an integer from 1 to 65535, not a string
+9: `port` must be an integer from 1 to 65535 or "all", not `80`
 10: `protocol` must be `tcp` or `udp`, not `tpc`; did you mean `tcp`?
 11: mode `http` is not available yet; this version has `l4`
 12: virtual_service `web` names pool `wbe`, which is not declared; did you mean `web` (line 18)?
 14: virtual_service `web` is there already (line 7)
 15: `address` must not be ::ffff:10.0.0.1: an IPv4 address is written as such; write 10.0.0.1
-16: `port` must be an integer from 1 to 65535, not 70000
+16: `port` must be an integer from 1 to 65535 or "all", not 70000
 20: algorithm `random-two` is not available yet; this version has `maglev`
 21: `health_monitors` must hold strings only, not an integer
 21: pool `web` names health_monitor `fsat`, which is not declared; did you mean `fast` (line 31)?
@@ -287,7 +288,7 @@ tcp = "1w"
 "#;
     let expected = r#"1: not TOML: string values must be quoted, expected literal string
 3: not TOML: string values must be quoted, expected literal string
-4: `port` must be an integer from 1 to 65535, not a string
+4: `port` must be an integer from 1 to 65535 or "all", not `80`
 5: unknown field `adress` in virtual_service; did you mean `address`?
 6: not TOML: unclosed array table, expected `]`
 9: not TOML: missing comma between key-value pairs, expected `,`
@@ -312,11 +313,15 @@ fn what_a_value_may_not_be() {
             "\"0.0.0.0\"",
             "8: `address` must not be 0.0.0.0: the unspecified address is nobody's",
         ),
-        ("port = 80\n", "port = 0\n", "4: `port` must be an integer from 1 to 65535, not 0"),
+        (
+            "port = 80\n",
+            "port = 0\n",
+            "4: `port` must be an integer from 1 to 65535 or \"all\", not 0",
+        ),
         (
             "port = 80\n",
             "port = 80.5\n",
-            "4: `port` must be an integer from 1 to 65535, not a float",
+            "4: `port` must be an integer from 1 to 65535 or \"all\", not a float",
         ),
         ("\"web\"", &format!("\"{long}\""), "2: `name` must be at most 64 bytes long, not 65"),
         ("\"web\"", "\"a\\nb\"", "2: `name` must have no control characters, as `a\\nb` has"),

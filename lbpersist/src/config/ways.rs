@@ -9,12 +9,14 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
+
 use super::{
     Problem,
     field::Field,
     raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService},
 };
-use crate::model::Protocol;
+use crate::model::{Ports, Protocol, addresses_text};
 
 /// Adds servers that a service cannot have, or that two services reach in the same way.
 pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
@@ -23,13 +25,13 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     let mut said = HashSet::new();
     for way in ways(raw, &services) {
         let forwarding = way.pool.value.forwarding.unwrap_or(RawForwarding::Nat);
-        let wrong = match forwarding {
-            RawForwarding::Nat => other_family(&way, "nat"),
+        let wrong = port_of_its_own(&way).or_else(|| match forwarding {
+            RawForwarding::Nat => other_family(&way, "nat").or_else(|| on_a_prefix(&way)),
             RawForwarding::Direct => {
                 other_family(&way, "direct").or_else(|| other_port(&way, "direct"))
             }
             RawForwarding::Tunnel => no_source(&way).or_else(|| other_port(&way, "tunnel")),
-        };
+        });
         if let Some(message) = wrong {
             // Two services of one pool may be wrong with all its servers in the same way: once is enough.
             if !problems.iter().any(|p| p.line == way.server.line && p.message == message) {
@@ -40,7 +42,7 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
         if let Some(service) = services.get(&way.to) {
             problems.push(Problem { line: way.server.line, message: loops(&way, service) });
         } else if let Some(service) =
-            raw.services.iter().find(|service| service.value.address == Some(way.to.address))
+            raw.services.iter().find(|service| service.value.addresses == Some(way.to.addresses))
         {
             let problem = Problem { line: way.server.line, message: not_a_server(&way, service) };
             if !problems.contains(&problem) {
@@ -63,25 +65,58 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
             problems.push(problem);
         }
     }
+    ports_apart(raw, &services, problems);
 }
 
-/// Where packets go to: an address, port and protocol.
+/// Under nat a service on all ports takes every answer of its servers: what else reaches one of them must be on the service's own
+/// address, where clients of its port never use the other service.
+fn ports_apart(
+    raw: &Raw,
+    services: &HashMap<Endpoint, &Declared<RawService>>,
+    problems: &mut Vec<Problem>,
+) {
+    let nat: Vec<_> = ways(raw, services)
+        .into_iter()
+        .filter(|way| way.pool.value.forwarding.unwrap_or(RawForwarding::Nat) == RawForwarding::Nat)
+        .collect();
+    let on_all = |way: &&Way<'_>| way.to.ports == Ports::All;
+    let all: HashMap<_, _> = nat.iter().filter(on_all).map(|way| (way.host(), way)).collect();
+    let mut said = HashSet::new();
+    for way in nat.iter().filter(|way| !on_all(way)) {
+        let Some(other) = all.get(&way.host()) else { continue };
+        let (own, others) = (&way.service.value, &other.service.value);
+        let told_apart = own.addresses == others.addresses && own.ports == Some(way.to.ports);
+        if !told_apart && said.insert((way.service.line, other.service.line)) {
+            problems.push(port_among_all(way, other));
+        }
+    }
+}
+
+/// Where packets go to: addresses, ports and protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Endpoint {
-    address: IpAddr,
-    port: u16,
+    addresses: IpNet,
+    ports: Ports,
     protocol: Protocol,
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} port {} ({})", self.address, self.port, self.protocol)
+        let addresses = addresses_text(self.addresses);
+        match self.ports {
+            Ports::One(port) => write!(f, "{addresses} port {port} ({})", self.protocol),
+            Ports::All => write!(f, "{addresses} on all ports ({})", self.protocol),
+        }
     }
 }
 
 impl RawService {
     pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        Some(Endpoint { address: self.address?, port: self.port?, protocol: self.protocol? })
+        Some(Endpoint { addresses: self.addresses?, ports: self.ports?, protocol: self.protocol? })
+    }
+
+    fn is_on_a_prefix(&self) -> bool {
+        self.addresses.is_some_and(|net| net.prefix_len() < net.max_prefix_len())
     }
 }
 
@@ -92,6 +127,12 @@ struct Way<'r> {
     pool: &'r Declared<RawPool>,
     server: &'r RawServer,
     to: Endpoint,
+}
+
+impl Way<'_> {
+    fn host(&self) -> (IpAddr, Protocol) {
+        (self.to.addresses.addr(), self.to.protocol)
+    }
 }
 
 /// The services by what they listen on; of those that overlap, which `check` has refused, the first.
@@ -119,34 +160,64 @@ fn ways<'r>(raw: &'r Raw, services: &HashMap<Endpoint, &'r Declared<RawService>>
             continue;
         };
         for server in pool.value.servers.iter().flatten() {
-            let (Some(address), Some(port)) = (server.address, server.port_behind(endpoint.port))
+            let (Some(address), Some(ports)) =
+                (server.address, server.ports_behind(endpoint.ports))
             else {
                 continue;
             };
-            let to = Endpoint { address, port, protocol: endpoint.protocol };
+            let addresses = IpNet::from(address);
+            let to = Endpoint { addresses, ports, protocol: endpoint.protocol };
             ways.push(Way { service, pool, server, to });
         }
     }
     ways
 }
 
+/// Behind a service on all ports, packets keep the port that the client asked for.
+fn port_of_its_own(way: &Way<'_>) -> Option<String> {
+    let port = way.to.ports.one()?;
+    if way.service.value.ports != Some(Ports::All) {
+        return None;
+    }
+    let (pool, name, line) = (way.pool.label(), way.service.label(), way.service.line);
+    Some(format!(
+        "server {} of pool {pool} has port {port}, but virtual_service {name} (line {line}) is on all ports, which its servers \
+         keep; leave `port` out",
+        way.host().0
+    ))
+}
+
+/// An answer under nat does not tell the address that the client came for.
+fn on_a_prefix(way: &Way<'_>) -> Option<String> {
+    if !way.service.value.is_on_a_prefix() {
+        return None;
+    }
+    let (pool, name, line) = (way.pool.label(), way.service.label(), way.service.line);
+    Some(format!(
+        "server {} of pool {pool} cannot serve virtual_service {name} (line {line}), which is on a prefix: under nat its answers \
+         do not tell which address the client came for; use masquerade, direct or tunnel",
+        way.host().0
+    ))
+}
+
 /// A packet that is not rewritten keeps the port the client asked for.
 fn other_port(way: &Way<'_>, forwarding: &str) -> Option<String> {
-    let port = way.service.value.port?;
-    if way.to.port == port {
+    let port = way.service.value.ports?;
+    if way.to.ports == port {
         return None;
     }
     let (pool, name, line) = (way.pool.label(), way.service.label(), way.service.line);
     Some(format!(
         "server {} of pool {pool} has port {}, but under {forwarding} packets keep the port {port} of virtual_service {name} \
          (line {line}); leave `port` out",
-        way.to.address, way.to.port
+        way.host().0,
+        way.to.ports
     ))
 }
 
 /// The outer packet of a tunnel comes from somewhere.
 fn no_source(way: &Way<'_>) -> Option<String> {
-    let server = way.to.address;
+    let server = way.host().0;
     if way.pool.value.tunnel_sources.towards(server).is_some() {
         return None;
     }
@@ -159,7 +230,7 @@ fn no_source(way: &Way<'_>) -> Option<String> {
 }
 
 fn other_family(way: &Way<'_>, forwarding: &str) -> Option<String> {
-    let (server, service) = (way.to.address, way.service.value.address?);
+    let (server, service) = (way.host().0, way.service.value.addresses?.addr());
     if server.is_ipv4() == service.is_ipv4() {
         return None;
     }
@@ -172,7 +243,7 @@ fn other_family(way: &Way<'_>, forwarding: &str) -> Option<String> {
 
 /// A service's address belongs to the balancer, where no server listens.
 fn not_a_server(way: &Way<'_>, service: &Declared<RawService>) -> String {
-    let (address, pool) = (way.to.address, way.pool.label());
+    let (address, pool) = (way.host().0, way.pool.label());
     let (name, line) = (service.label(), service.line);
     format!(
         "server {address} of pool {pool} has the address of virtual_service {name} (line {line}), which is the balancer's own"
@@ -220,7 +291,9 @@ fn two_services_of_a_pool(way: &Way<'_>, other: &Way<'_>) -> Problem {
     let [service, first] = [way, other].map(|way| way.service.label());
     let (line, first_line) = (way.service.line, other.service.line);
     let fixed = matches!(way.server.port, Field::Is(_));
-    let advice = if fixed && way.service.value.port != other.service.value.port {
+    let advice = if way.to.ports == Ports::All {
+        "give each service servers of its own"
+    } else if fixed && way.service.value.ports != other.service.value.ports {
         "leave `port` out of the pool's servers, or give each service a pool with ports of its own"
     } else {
         "give each service a pool with ports of its own"
@@ -245,3 +318,18 @@ fn two_pools(way: &Way<'_>, other: &Way<'_>) -> Problem {
     );
     Problem { line: way.server.line, message }
 }
+
+fn port_among_all(way: &Way<'_>, other: &Way<'_>) -> Problem {
+    let (to, pool) = (way.to, way.pool.label());
+    let [service, all] = [way, other].map(|way| way.service.label());
+    let [line, all_line] = [way, other].map(|way| way.service.line);
+    let message = format!(
+        "server {to} of pool {pool}, behind virtual_service {service} (line {line}), answers for all its ports behind \
+         virtual_service {all} (line {all_line}); {WHY}, so give one of the services servers of its own, or both the same address \
+         and the server the service's port"
+    );
+    Problem { line: way.server.line, message }
+}
+
+#[cfg(test)]
+mod tests;

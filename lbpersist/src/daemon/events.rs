@@ -160,7 +160,11 @@ fn is_failing(
         .is_some_and(|monitors| monitors.contains(monitor))
 }
 
-/// The port of a pool whose servers have none of their own: that of its first service.
+/// The port of a pool whose servers have none of their own: that of its first service on one port.
 fn first_port(model: &Model, pool: &Pool) -> Option<u16> {
-    model.services.values().find(|service| service.pool == pool.name).map(|service| service.port)
+    model
+        .services
+        .values()
+        .filter(|service| service.pool == pool.name)
+        .find_map(|service| service.ports.one())
 }

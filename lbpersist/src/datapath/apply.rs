@@ -81,9 +81,11 @@ impl DataPath {
     pub fn apply(&mut self, desired: Desired) -> Result<usize, Error> {
         let steps = plan(&self.actual, &desired);
         if steps.is_empty() {
+            self.set_features(desired.features())?;
             return Ok(0);
         }
         self.save_next_id()?;
+        self.set_features(self.actual.features() | desired.features())?;
         // Rings take a while to compute. That is done first, so that the steps follow each other closely.
         let mut rings: BTreeMap<u32, Vec<u16>> = steps
             .iter()
@@ -96,6 +98,7 @@ impl DataPath {
             self.step(step, &mut rings)?;
             note(&mut self.actual, step);
         }
+        self.set_features(desired.features())?;
         self.actual = desired;
         Ok(steps.len())
     }
@@ -144,6 +147,13 @@ impl DataPath {
             }
             Step::SetService(key, service) => {
                 failing("services", maps.services.insert(key, service, 0))
+            }
+            Step::SetPrefixService((bits, key), service) => {
+                let key = Key::new(*bits, *key);
+                failing("prefix_services", maps.prefix_services.insert(&key, service, 0))
+            }
+            Step::RemovePrefixService((bits, key)) => {
+                removing("prefix_services", maps.prefix_services.remove(&Key::new(*bits, *key)))
             }
             Step::RemoveService(key) => removing("services", maps.services.remove(key)),
             Step::RemoveReverse(key) => removing("reverse", maps.reverse.remove(key)),
@@ -214,6 +224,15 @@ impl DataPath {
         failing("layout", self.maps.layout.set(0, layout, 0))
     }
 
+    fn set_features(&mut self, features: u32) -> Result<(), Error> {
+        let mut layout = self.maps.layout()?;
+        if layout.features == features {
+            return Ok(());
+        }
+        layout.features = features;
+        failing("layout", self.maps.layout.set(0, layout, 0))
+    }
+
     /// Reads back what an earlier daemon wrote.
     fn adopt(&mut self) -> Result<(), Error> {
         let pins = self.pins.clone();
@@ -224,6 +243,9 @@ impl DataPath {
         actual.reverse = maps::scan::<Endpoint, Reverse>(&pins, "reverse")?.into_iter().collect();
         actual.neighbours =
             maps::scan::<NeighbourKey, Neighbour>(&pins, "neighbours")?.into_iter().collect();
+        for (key, service) in self.maps.prefix_services.iter().flatten() {
+            actual.prefix_services.insert((key.prefix_len(), key.data()), service);
+        }
         for (key, route) in self.maps.routes.iter().flatten() {
             actual.routes.insert((key.prefix_len(), key.data()), route);
         }
@@ -268,7 +290,8 @@ fn adopt_names(actual: &Desired, identities: &mut Identities) {
             identities.pools.insert(name.to_owned(), Numbered { number, id: pool.id });
         }
     }
-    for service in actual.services.values() {
+    let prefixes = actual.prefix_services.values().filter(|service| service.id != 0);
+    for service in actual.services.values().chain(prefixes) {
         let names = (name(kind::SERVICE, service.index), name(kind::POOL, service.pool));
         if let (Some(service_name), Some(pool_name)) = names {
             let identity = super::desired::identity_of(service_name, pool_name);
@@ -289,6 +312,8 @@ fn note(actual: &mut Desired, step: &Step) {
         Step::SetPool(number, pool) => drop(actual.pools.insert(number, pool)),
         Step::SetReverse(key, reverse) => drop(actual.reverse.insert(key, reverse)),
         Step::SetService(key, service) => drop(actual.services.insert(key, service)),
+        Step::SetPrefixService(key, service) => drop(actual.prefix_services.insert(key, service)),
+        Step::RemovePrefixService(key) => drop(actual.prefix_services.remove(&key)),
         Step::RemoveService(key) => drop(actual.services.remove(&key)),
         Step::RemoveReverse(key) => drop(actual.reverse.remove(&key)),
         Step::RemovePool(number) => drop(actual.pools.remove(&number)),

@@ -7,11 +7,11 @@ use std::{
 
 use ipnet::IpNet;
 use lbpersist_common::{
-    layout::{Name, NameKey, kind},
+    layout::{Name, NameKey, feature, kind},
     net::{Address, Endpoint, FrameAddresses, Mac},
     route::{self, Neighbour, NeighbourKey, Route},
     server::{Server, by_hand, state},
-    service::{self, Pool, Reverse, Service, pool_flag},
+    service::{self, Pool, PrefixKey, Reverse, Service, pool_flag},
 };
 
 use super::{
@@ -32,6 +32,8 @@ use crate::{
 pub struct Desired {
     /// `services`.
     pub services: BTreeMap<Endpoint, Service>,
+    /// `prefix_services`, by the bits that must agree and the key.
+    pub prefix_services: BTreeMap<PrefixPlace, Service>,
     /// `reverse`.
     pub reverse: BTreeMap<Endpoint, Reverse>,
     /// `pools`; `side` is left to whoever publishes the rings.
@@ -47,6 +49,9 @@ pub struct Desired {
     /// `names`.
     pub names: BTreeMap<NameKey, Name>,
 }
+
+/// A place in `prefix_services`: how many bits of the key count, and the key.
+pub type PrefixPlace = (u32, PrefixKey);
 
 /// A server by pool name, address and configured port.
 pub type ServerKey = (String, IpAddr, Option<u16>);
@@ -87,7 +92,15 @@ impl Desired {
             desired.add_service(virtual_service, facts.model, identities)?;
         }
         desired.add_network(facts.view);
+        desired.leave_out_own_addresses(facts.view);
         Ok(desired)
+    }
+
+    /// The lookups that these services ask for: bits of [`feature`].
+    pub fn features(&self) -> u32 {
+        let all_ports = self.services.keys().any(|endpoint| endpoint.port == 0);
+        let prefix = !self.prefix_services.is_empty();
+        u32::from(all_ports) * feature::ALL_PORTS + u32::from(prefix) * feature::PREFIX
     }
 
     /// The slots of a pool's ring.
@@ -153,11 +166,9 @@ impl Desired {
         let pool = identities.pool(&configured.pool)?;
         let given = identities.service(&service_identity(configured))?;
         let scope = scope(model, &configured.pool, given, pool);
-        let endpoint = Endpoint::new(
-            to_map(configured.address),
-            configured.port,
-            configured.protocol.number(),
-        );
+        let (addresses, port) = (configured.addresses, configured.ports.number());
+        let protocol = configured.protocol.number();
+        let endpoint = Endpoint::new(to_map(addresses.addr()), port, protocol);
         let value = Service {
             id: given.id,
             index: given.number,
@@ -165,7 +176,13 @@ impl Desired {
             scope,
             prefix_length: 0,
         };
-        self.services.insert(endpoint, value);
+        if addresses.prefix_len() == addresses.max_prefix_len() {
+            self.services.insert(endpoint, value);
+        } else {
+            let (prefix_length, _) = route_key(addresses);
+            let place = (PrefixKey::FIXED_BITS + prefix_length, PrefixKey::of(&endpoint, port));
+            self.prefix_services.insert(place, Service { prefix_length, ..value });
+        }
         let key = NameKey { kind: kind::SERVICE, number: given.number };
         self.names.insert(key, Name::new(&configured.name, given.id));
 
@@ -175,11 +192,8 @@ impl Desired {
         let Some(servers) = nat.map(|pool| &pool.servers) else { return Ok(()) };
         for server in servers {
             let known = identities.server(server_identity(pool.number, server))?;
-            let answers = Endpoint::new(
-                to_map(server.address),
-                server.port.unwrap_or(configured.port),
-                configured.protocol.number(),
-            );
+            let answers =
+                Endpoint::new(to_map(server.address), server.port.unwrap_or(port), protocol);
             let value = Reverse {
                 address: endpoint.address,
                 port: endpoint.port,
@@ -193,6 +207,30 @@ impl Desired {
             self.reverse.insert(answers, value);
         }
         Ok(())
+    }
+
+    /// This machine's own addresses are no part of the prefixes around them: it would lose its own connections.
+    fn leave_out_own_addresses(&mut self, view: &View) {
+        if self.prefix_services.is_empty() {
+            return;
+        }
+        let own: Vec<Address> = view
+            .best_routes()
+            .filter(|(prefix, target)| {
+                *target == RouteTarget::Local && prefix.prefix_len() == prefix.max_prefix_len()
+            })
+            .map(|(prefix, _)| to_map(prefix.addr()))
+            .collect();
+        let none = Service { id: 0, index: 0, pool: 0, scope: 0, prefix_length: 128 };
+        for (key, bits) in
+            self.prefix_services.iter().map(|((_, k), s)| (*k, s.prefix_length)).collect::<Vec<_>>()
+        {
+            let mask = Address::prefix_mask(u8::try_from(bits).unwrap_or(128));
+            for address in own.iter().filter(|own| own.masked(&mask) == key.address) {
+                let place = (PrefixKey::BITS, PrefixKey { address: *address, ..key });
+                self.prefix_services.insert(place, none);
+            }
+        }
     }
 
     fn add_network(&mut self, view: &View) {

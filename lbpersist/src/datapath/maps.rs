@@ -17,7 +17,7 @@ use lbpersist_common::{
     persistence::{Entry, EntryKey},
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
-    service::{Pool, Reverse, Service},
+    service::{Pool, PrefixKey, Reverse, Service},
 };
 
 use super::{
@@ -29,10 +29,11 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 22] = [
     "layout",
     "names",
     "services",
+    "prefix_services",
     "reverse",
     "pools",
     "servers",
@@ -108,6 +109,8 @@ pub struct Maps {
     pub names: HashMap<MapData, NameKey, Name>,
     /// Services by endpoint.
     pub services: HashMap<MapData, Endpoint, Service>,
+    /// Services on prefixes.
+    pub prefix_services: LpmTrie<MapData, PrefixKey, Service>,
     /// Services by the endpoints that answer for them.
     pub reverse: HashMap<MapData, Endpoint, Reverse>,
     /// Pools by number.
@@ -161,6 +164,7 @@ impl Maps {
             layout,
             names: open(pins, "names")?,
             services: open(pins, "services")?,
+            prefix_services: open(pins, "prefix_services")?,
             reverse: open(pins, "reverse")?,
             pools: open(pins, "pools")?,
             servers: open(pins, "servers")?,

@@ -13,7 +13,7 @@ use lbpersist_common::{
     service::{Pool, Reverse, Service},
 };
 
-use super::desired::Desired;
+use super::desired::{Desired, PrefixPlace};
 
 /// One change to the maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +32,12 @@ pub enum Step {
     SetReverse(Endpoint, Reverse),
     /// Write a service.
     SetService(Endpoint, Service),
+    /// Write a service on a prefix.
+    SetPrefixService(PrefixPlace, Service),
     /// Delete a service.
     RemoveService(Endpoint),
+    /// Delete a service on a prefix.
+    RemovePrefixService(PrefixPlace),
     /// Delete where answers of a server go.
     RemoveReverse(Endpoint),
     /// Clear a pool and drop its ring.
@@ -67,8 +71,12 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     steps.extend(down.into_iter().map(|(k, v)| Step::SetServer(k, v)));
     steps.extend(changed(&was.reverse, &is.reverse).map(|(k, v)| Step::SetReverse(k, v)));
     steps.extend(changed(&was.services, &is.services).map(|(k, v)| Step::SetService(k, v)));
+    let prefixes = changed(&was.prefix_services, &is.prefix_services);
+    steps.extend(prefixes.map(|(k, v)| Step::SetPrefixService(k, v)));
 
     steps.extend(gone(&was.services, &is.services).map(Step::RemoveService));
+    let prefixes = gone(&was.prefix_services, &is.prefix_services);
+    steps.extend(prefixes.map(Step::RemovePrefixService));
     steps.extend(gone(&was.reverse, &is.reverse).map(Step::RemoveReverse));
     steps.extend(gone(&was.pools, &is.pools).map(Step::RemovePool));
     steps.extend(gone(&was.servers, &is.servers).map(Step::RemoveServer));

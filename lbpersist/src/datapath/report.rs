@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use lbpersist_common::{
     counter::{Event, ServerCounters, ServiceCounters},
     layout::{Name, NameKey, kind},
-    net::{Address, Endpoint},
+    net::Address,
     persistence::{Entry, EntryKey},
     reason::Reason,
     server::{Server, state},
-    service::{Pool, Service, pool_flag, scope},
+    service::{Pool, pool_flag, scope},
 };
 use serde::Serialize;
 
@@ -21,10 +21,11 @@ use super::{
     Error,
     address::{from_map, to_map},
     attach,
+    listed::{self, Listed},
     maps::{self, Maps, PinDirectory},
 };
 use crate::{
-    model::Protocol,
+    model::{Ports, Protocol, addresses_text},
     network::{View, XdpMode},
 };
 
@@ -59,10 +60,11 @@ pub struct InterfaceStatus {
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
-    /// The address clients use.
-    pub address: IpAddr,
-    /// The port clients use.
-    pub port: u16,
+    /// The address clients use, or the prefix.
+    #[serde(serialize_with = "as_text")]
+    pub address: IpNet,
+    /// The port clients use: a number, or `all`.
+    pub port: Ports,
     /// `tcp` or `udp`.
     pub protocol: Protocol,
     /// Its pool's name.
@@ -122,6 +124,8 @@ pub struct EntryStatus {
     pub pool: String,
     /// The client's address, or its prefix under the profile's mask.
     pub client: String,
+    /// The address the client came for, if the service is on a prefix.
+    pub destination: Option<IpAddr>,
     /// The server, with its port if it has one of its own.
     pub server: String,
     /// Open connections.
@@ -151,7 +155,7 @@ pub struct Reader {
     maps: Maps,
     names: HashMap<NameKey, Name>,
     pools: BTreeMap<u32, Pool>,
-    services: Vec<(Endpoint, Service)>,
+    services: Vec<Listed>,
 }
 
 impl Reader {
@@ -163,8 +167,7 @@ impl Reader {
     pub fn open(pins: &PinDirectory) -> Result<Self, Error> {
         let maps = Maps::open(pins)?;
         let pools = maps::scan::<u32, Pool>(pins, "pools")?;
-        let mut services = maps::scan::<Endpoint, Service>(pins, "services")?;
-        services.sort_by_key(|(endpoint, _)| *endpoint);
+        let services = listed::services(pins, &maps)?;
         Ok(Self {
             pins: pins.clone(),
             maps,
@@ -188,7 +191,7 @@ impl Reader {
     /// The live entries that `filter` means, by pool, service and client.
     pub fn entries(&self, filter: &Filter, now_ns: u64) -> Result<Vec<EntryStatus>, Error> {
         let mut found = self.matching(filter, now_ns)?;
-        found.sort_by_key(|(key, _)| (key.scope, key.client));
+        found.sort_by_key(|(key, _)| (key.scope, key.client, key.destination));
         Ok(found.iter().filter_map(|(key, entry)| self.entry_status(key, entry, now_ns)).collect())
     }
 
@@ -203,7 +206,7 @@ impl Reader {
 
     /// Whether a service of that name is configured.
     pub fn has_service(&self, name: &str) -> bool {
-        self.services.iter().any(|(_, service)| self.name(kind::SERVICE, service.index) == name)
+        self.services.iter().any(|one| self.name(kind::SERVICE, one.service.index) == name)
     }
 
     /// Whether a pool of that name is configured.
@@ -222,7 +225,7 @@ impl Reader {
 
     fn is_meant(&self, filter: &Filter, pool: u32, key: &EntryKey, entry: &Entry) -> bool {
         let service = filter.virtual_service.as_ref().is_none_or(|name| {
-            self.services.iter().any(|(_, service)| {
+            self.services.iter().any(|Listed { service, .. }| {
                 service.scope == key.scope && self.name(kind::SERVICE, service.index) == *name
             })
         });
@@ -240,9 +243,9 @@ impl Reader {
     }
 
     fn pool_of(&self, key: &EntryKey) -> Option<(u32, &Pool)> {
-        let by_service = self.services.iter().find(|(_, service)| service.scope == key.scope);
+        let by_service = self.services.iter().find(|one| one.service.scope == key.scope);
         let number = match by_service {
-            Some((_, service)) => service.pool,
+            Some(one) => one.service.pool,
             None => *self.pools.iter().find(|(_, pool)| scope::pool(pool.id) == key.scope)?.0,
         };
         Some((number, self.pools.get(&number)?))
@@ -262,8 +265,8 @@ impl Reader {
         let own_service = self
             .services
             .iter()
-            .find(|(_, service)| scope::service(service.id) == key.scope)
-            .map(|(_, service)| self.name(kind::SERVICE, service.index));
+            .find(|one| scope::service(one.service.id) == key.scope)
+            .map(|one| self.name(kind::SERVICE, one.service.index));
         let prefix = self.client_prefix(key);
         let exact = prefix.prefix_len() == prefix.max_prefix_len();
         let server = self.maps.servers.get(&entry.binding.server, 0).ok()?;
@@ -272,6 +275,7 @@ impl Reader {
             virtual_service: own_service,
             pool: self.name(kind::POOL, number),
             client: if exact { prefix.addr().to_string() } else { prefix.to_string() },
+            destination: listed::destination(key, &self.services),
             server: server_name(server.address, server.port),
             open: entry.open,
             age_seconds: seconds(now_ns.saturating_sub(entry.created_ns)),
@@ -297,19 +301,18 @@ impl Reader {
 
     fn virtual_services(&self) -> Result<Vec<ServiceStatus>, Error> {
         let mut statuses = Vec::new();
-        for (endpoint, service) in &self.services {
+        for Listed { addresses, ports, protocol, service } in &self.services {
             let counters = self
                 .maps
                 .service_stats
                 .get(&service.index, 0)
                 .map_err(|error| Error::map("service_stats", error))?;
             let sum = |field: fn(&ServiceCounters) -> u64| counters.iter().map(field).sum::<u64>();
-            let number = u8::try_from(endpoint.protocol).unwrap_or_default();
             statuses.push(ServiceStatus {
                 name: self.name(kind::SERVICE, service.index),
-                address: from_map(endpoint.address),
-                port: endpoint.port,
-                protocol: Protocol::from_number(number).unwrap_or(Protocol::Tcp),
+                address: *addresses,
+                port: *ports,
+                protocol: *protocol,
                 pool: self.name(kind::POOL, service.pool),
                 packets: sum(|counters| counters.packets),
                 bytes: sum(|counters| counters.bytes),
@@ -391,6 +394,10 @@ pub fn state_name(state: u8) -> &'static str {
         state::DISABLED => "disabled",
         _ => "down",
     }
+}
+
+fn as_text<S: serde::Serializer>(addresses: &IpNet, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&addresses_text(*addresses))
 }
 
 fn server_name(address: Address, port: u16) -> String {

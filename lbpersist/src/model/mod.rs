@@ -4,16 +4,19 @@
 //! range, services do not overlap.
 
 mod health;
+mod listen;
 mod persistence;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 pub use persistence::{
     AppCookie, ClientIp, Header, HttpCookie, Method, PersistenceProfile, SameSite, Scope,
     ServerDown,
 };
 use serde::Serialize;
 
+pub use self::listen::{Ports, addresses_text, listen_text};
 pub use health::{
     Certificate, ExternalCheck, HealthMonitor, HealthRule, HttpCheck, MonitorKind, Pattern,
     StatusRanges, TlsCheck, UdpCheck, contains,
@@ -100,15 +103,15 @@ impl Default for IdleLimits {
     }
 }
 
-/// An address, protocol and port that clients connect to.
+/// Addresses, protocol and ports that clients connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualService {
     /// Unique among services.
     pub name: String,
-    /// The address clients use.
-    pub address: IpAddr,
-    /// The port clients use.
-    pub port: u16,
+    /// The addresses clients use: one, or a prefix, whose every address is a key of its own.
+    pub addresses: IpNet,
+    /// The ports clients use.
+    pub ports: Ports,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// Who carries its packets.

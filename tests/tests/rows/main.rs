@@ -18,3 +18,4 @@ mod setup;
 mod states;
 mod sweep;
 mod udp;
+mod wide;

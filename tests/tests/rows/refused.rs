@@ -14,7 +14,7 @@ use lbpersist_tests::{
 
 use crate::{
     down,
-    setup::{DNS, Text, V4, V6, Visits as _, at_port, client, family, web},
+    setup::{DNS, Text, V4, Visits as _, at_port, client, family, web},
 };
 
 const LINK: Link = Link { source: [2, 1, 1, 1, 1, 1], destination: [2, 2, 2, 2, 2, 2] };

@@ -91,8 +91,11 @@ impl<'a> Index<'a> {
     pub fn of(desired: &'a Desired) -> Self {
         let mut index =
             Self { pools: &desired.pools, services: HashMap::new(), scopes: HashMap::new() };
-        for (endpoint, service) in &desired.services {
-            let protocol = u8::try_from(endpoint.protocol).ok().and_then(Protocol::from_number);
+        let exact = desired.services.iter().map(|(key, service)| (key.protocol, service));
+        let prefixes = desired.prefix_services.iter();
+        let prefixes = prefixes.map(|((_, key), service)| (key.protocol, service));
+        for (protocol, service) in exact.chain(prefixes.filter(|(_, service)| service.id != 0)) {
+            let protocol = u8::try_from(protocol).ok().and_then(Protocol::from_number);
             index.scopes.insert(service.scope, service.pool);
             index.services.insert(
                 service.id,
