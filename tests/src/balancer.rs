@@ -38,6 +38,7 @@ pub struct Balancer {
     interfaces: Vec<String>,
     pin_directory: PathBuf,
     directory: TempDir,
+    socket: Option<PathBuf>,
     daemon: Option<Child>,
 }
 
@@ -68,6 +69,7 @@ impl Balancer {
             interfaces: interfaces.to_vec(),
             pin_directory: Path::new(BPF_FILE_SYSTEM).join(pins),
             directory: tempfile::tempdir()?,
+            socket: None,
             daemon: None,
         };
         balancer.configure(configuration)?;
@@ -77,6 +79,16 @@ impl Balancer {
     /// Where its maps, programs and links are pinned.
     pub fn pin_directory(&self) -> &Path {
         &self.pin_directory
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.directory.path().join("lbpersist.sock"))
+    }
+
+    /// Gives the next daemon another control socket.
+    pub fn use_socket(&mut self, path: &Path) {
+        self.socket = Some(path.to_owned());
     }
 
     /// Its configuration file.
@@ -170,7 +182,10 @@ impl Balancer {
 
     fn command(&self) -> Result<Command> {
         let mut command = Command::new(binary()?);
-        command.env("LBPERSIST_PIN_DIR", &self.pin_directory).env("NO_COLOR", "1");
+        command
+            .env("LBPERSIST_PIN_DIR", &self.pin_directory)
+            .env("LBPERSIST_SOCKET", self.socket())
+            .env("NO_COLOR", "1");
         Ok(command)
     }
 

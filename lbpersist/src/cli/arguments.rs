@@ -1,6 +1,6 @@
 //! The command line's words.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -15,6 +15,9 @@ pub struct Arguments {
     #[arg(long, global = true, value_name = "DIR", env = "LBPERSIST_PIN_DIR",
           default_value = DEFAULT_PIN_DIRECTORY)]
     pub pin_dir: PathBuf,
+    /// Control socket of the daemon [default: /run/lbpersist/ and the name of the pin directory, `lbpersist.sock`]
+    #[arg(long, global = true, value_name = "PATH", env = "LBPERSIST_SOCKET")]
+    pub socket: Option<PathBuf>,
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -28,6 +31,7 @@ Examples:
   lbpersist check --config /etc/lbpersist.toml
   lbpersist run --config /etc/lbpersist.toml --interface eth0
   lbpersist status
+  lbpersist server drain web 10.0.0.11 --wait --deadline 2h
   lbpersist persistence list --client 203.0.113.0/24 -o json
   lbpersist persistence flush --virtual-service web --server 10.0.0.11
   lbpersist detach --all
@@ -105,9 +109,67 @@ pub enum Command {
     },
     /// Show interfaces, services, pools, servers and counters
     Status,
+    /// Look at servers, take them out gently or at once, and put them back; asks the running daemon
+    #[command(subcommand)]
+    Server(Server),
     /// Look into the persistence entries, or flush them
     #[command(subcommand)]
     Persistence(Persistence),
+}
+
+/// What to do with servers.
+#[derive(Debug, Subcommand)]
+pub enum Server {
+    /// List servers, what they are used for, and who says so
+    #[command(
+        after_help = "Examples:\n  lbpersist server list\n  lbpersist server list --pool web --search draining"
+    )]
+    List {
+        /// Those of this pool
+        #[arg(long, value_name = "NAME")]
+        pool: Option<String>,
+        /// Those of which pool, address or state contain this text
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+    },
+    /// Show a server and how many clients are left on it
+    #[command(after_help = "Example:\n  lbpersist server show web 10.0.0.11:8080")]
+    Show(ServerOf),
+    /// Send a server no new clients; those it has stay until their entries and connections end
+    ///
+    /// Says how many are left and when the last entry could end. With --wait it returns when nobody is left, exit code 0, or at the
+    /// deadline, exit code 1: a gate before the server is stopped.
+    #[command(
+        after_help = "Examples:\n  lbpersist server drain web 10.0.0.11:8080\n  lbpersist server drain web 10.0.0.11:8080 --wait --deadline 2h"
+    )]
+    Drain {
+        /// Which
+        #[command(flatten)]
+        server: ServerOf,
+        /// Return when nobody is left on it
+        #[arg(long)]
+        wait: bool,
+        /// How long to wait at most, such as 90s or 2h; without it as long as it takes
+        #[arg(long, value_name = "DURATION", requires = "wait", value_parser = parse_duration)]
+        deadline: Option<Duration>,
+    },
+    /// Send a server nobody, as if it were down: the profile's `server_down` says what becomes of its clients
+    #[command(after_help = "Example:\n  lbpersist server disable web 10.0.0.11:8080")]
+    Disable(ServerOf),
+    /// Send a server new clients again
+    #[command(after_help = "Example:\n  lbpersist server enable web 10.0.0.11:8080")]
+    Enable(ServerOf),
+}
+
+/// A server of a pool.
+#[derive(Args, Debug)]
+pub struct ServerOf {
+    /// The pool's name
+    #[arg(value_name = "POOL")]
+    pub pool: String,
+    /// The server; its port may be left out when the pool has one server of that address
+    #[arg(value_name = "ADDRESS[:PORT]", value_parser = parse_server)]
+    pub server: (IpAddr, Option<u16>),
 }
 
 /// What to do with entries.
@@ -149,6 +211,11 @@ impl From<Entries> for Filter {
             server: entries.server,
         }
     }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text)
+        .map_err(|why| format!("it must be a duration such as 90s or 2h, {why}"))
 }
 
 fn parse_prefix(text: &str) -> Result<IpNet, String> {

@@ -13,11 +13,11 @@ use serde::Serialize;
 
 use super::{
     arguments::{Arguments, Command, Entries, Output, Persistence},
-    text,
+    server, text,
 };
 use crate::{
-    clock, config,
-    daemon::{self, lock},
+    clock, config, control,
+    daemon::{self, Places, lock},
     datapath::{
         self, DataPath, Error,
         attach::{self, Attached},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What a failed command ends with.
-enum Failure {
+pub(super) enum Failure {
     /// Exit 2: what was asked cannot be meant.
     Input(String),
     /// Exit 2: a file that speaks for itself, line by line.
@@ -62,21 +62,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(arguments: Arguments) -> Result<(), Failure> {
     let pins = PinDirectory::new(arguments.pin_dir);
+    let socket = arguments.socket.unwrap_or_else(|| control::default_socket(&pins));
     let output = arguments.output;
     match arguments.command {
-        Command::Run { config, interfaces } => run(&config, interfaces, &pins),
+        Command::Run { config, interfaces } => run(&config, interfaces, Places { pins, socket }),
         Command::Check { config } => check(&config, output),
         Command::Attach { interfaces } => attach_interfaces(&interfaces, &pins),
         Command::Detach { all: true, .. } => detach_all(&pins),
         Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
         Command::Decapsulate { interfaces, from } => decapsulate(&interfaces, &from, &pins),
         Command::Status => status(&pins, output),
+        Command::Server(command) => server::execute(command, &socket, output),
         Command::Persistence(Persistence::List(entries)) => list(entries, &pins, output),
         Command::Persistence(Persistence::Flush(entries)) => flush(entries, &pins, output),
     }
 }
 
-fn run(path: &Path, interfaces: Vec<String>, pins: &PinDirectory) -> Result<(), Failure> {
+fn run(path: &Path, interfaces: Vec<String>, places: Places) -> Result<(), Failure> {
     start_log();
     let mut model = load(path)?;
     for interface in interfaces {
@@ -94,7 +96,7 @@ fn run(path: &Path, interfaces: Vec<String>, pins: &PinDirectory) -> Result<(), 
         .enable_all()
         .build()
         .map_err(|error| Failure::Work(format!("cannot start: {error}")))?;
-    runtime.block_on(daemon::run(model, pins)).map_err(|error| match error {
+    runtime.block_on(daemon::run(model, &places)).map_err(|error| match error {
         daemon::Error::DataPath(error) => error.into(),
         error => Failure::Work(error.to_string()),
     })
@@ -277,14 +279,14 @@ fn start_log() {
         .init();
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure::Work(format!("cannot print the result: {error}")))?;
     print(&format!("{text}\n"))
 }
 
 /// Prints to stdout; a reader that has gone away is no failure.
-fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::Work(format!("cannot write the result: {error}")))

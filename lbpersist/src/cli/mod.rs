@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod commands;
+mod server;
 mod text;
 
 pub use commands::main;

@@ -104,21 +104,21 @@ fn whole_seconds(seconds: f64) -> String {
     format_duration(std::time::Duration::from_secs(seconds.round().max(0.0) as u64))
 }
 
-struct Table<const COLUMNS: usize> {
+pub(super) struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
-    fn new(heads: [&str; COLUMNS]) -> Self {
+    pub(super) fn new(heads: [&str; COLUMNS]) -> Self {
         Self { rows: vec![heads.map(str::to_owned)] }
     }
 
-    fn row(&mut self, cells: [String; COLUMNS]) {
+    pub(super) fn row(&mut self, cells: [String; COLUMNS]) {
         self.rows.push(cells);
     }
 
     /// The table, or `empty` when it has heads only.
-    fn text(&self, empty: &str) -> String {
+    pub(super) fn text(&self, empty: &str) -> String {
         if self.rows.len() == 1 {
             return format!("{empty}\n");
         }

@@ -30,7 +30,7 @@ use std::{
 };
 
 pub use describe::describe;
-pub use duration::format as format_duration;
+pub use duration::{format as format_duration, parse as parse_duration};
 
 use crate::model::Model;
 use field::Report;

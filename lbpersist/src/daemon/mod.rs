@@ -3,6 +3,7 @@
 //! Health reports and changes of the network come in as events; each burst of them leads to one computation of what the maps
 //! should hold and one application of the difference. Between events the sweep does its portions.
 
+mod control;
 mod events;
 mod interfaces;
 mod neighbours;
@@ -11,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     net::IpAddr,
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
@@ -20,9 +22,13 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use self::events::{adopted_failures, later, targets};
+use self::{
+    control::adopt_by_hand,
+    events::{adopted_failures, later, targets},
+};
 use crate::{
     clock,
+    control::socket::{self, Listener, Request},
     datapath::{
         self, DataPath,
         desired::{Desired, Facts, ServerKey},
@@ -47,6 +53,9 @@ pub enum Error {
     /// The health checks.
     #[error("cannot begin to check servers: {0}")]
     Health(std::io::Error),
+    /// The control socket.
+    #[error(transparent)]
+    Socket(#[from] socket::Error),
     /// Signals.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -57,19 +66,30 @@ pub enum Error {
     AlreadyRunning(String),
 }
 
+/// Where a daemon keeps its ends.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Maps, programs and links.
+    pub pins: PinDirectory,
+    /// The control socket.
+    pub socket: PathBuf,
+}
+
 /// Runs until SIGTERM or SIGINT. What is in the kernel stays there and goes on.
-pub async fn run(model: Model, pins: &PinDirectory) -> Result<(), Error> {
+pub async fn run(model: Model, places: &Places) -> Result<(), Error> {
     let (watcher, views) = Watcher::start().await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let (report, reports) = mpsc::channel(1_024);
 
-    let mut daemon = Daemon::start(model, pins, watcher, views, report).await?;
+    let (request, requests) = mpsc::channel(16);
+
+    let mut daemon = Daemon::start(model, places, watcher, views, report, request).await?;
     tracing::info!("ready");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = daemon.serve(reports) => result?,
+        result = daemon.serve(reports, requests) => result?,
     }
     tracing::info!(
         "stopping; the kernel goes on forwarding until `lbpersist detach --all` removes it"
@@ -102,17 +122,21 @@ struct Daemon {
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,
+    // Removes its socket when dropped.
+    _listener: Listener,
     _lock: Option<File>,
 }
 
 impl Daemon {
     async fn start(
-        model: Model,
-        pins: &PinDirectory,
+        mut model: Model,
+        places: &Places,
         watcher: Watcher,
         views: watch::Receiver<Arc<View>>,
         report: mpsc::Sender<Report>,
+        request: mpsc::Sender<Request>,
     ) -> Result<Self, Error> {
+        let pins = &places.pins;
         let view = views.borrow().as_ref().clone();
         for interface in &model.interfaces {
             if view.link_by_name(interface).is_none() {
@@ -129,10 +153,12 @@ impl Daemon {
         if lock.is_none() {
             return Err(Error::AlreadyRunning(pins.path().display().to_string()));
         }
+        let listener = Listener::start(&places.socket, request)?;
         let data_path = DataPath::open(pins, &model.data_path)?;
         for warning in object::size_differences(&data_path.maps, &model.data_path)? {
             tracing::warn!("{warning}");
         }
+        adopt_by_hand(&mut model, &data_path);
         let failing = adopted_failures(&model, &data_path);
         let mut checker = Checker::start(report).map_err(Error::Health)?;
         checker.set_targets(targets(&model, &failing));
@@ -149,6 +175,7 @@ impl Daemon {
             rising: BTreeMap::new(),
             looked: HashMap::new(),
             attached: BTreeMap::new(),
+            _listener: listener,
             _lock: lock,
         };
         daemon.update()?;
@@ -158,7 +185,11 @@ impl Daemon {
     }
 
     /// Turns events into changes, and sweeps in between. Returns only when something has failed.
-    async fn serve(&mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), Error> {
+    async fn serve(
+        &mut self,
+        mut reports: mpsc::Receiver<Report>,
+        mut requests: mpsc::Receiver<Request>,
+    ) -> Result<(), Error> {
         let mut tick = tokio::time::interval(self.model.data_path.sweep_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -181,6 +212,7 @@ impl Daemon {
                         self.update()?;
                     }
                 }
+                Some(request) = requests.recv() => self.take_request(request),
                 _ = tick.tick() => self.maintain().await?,
             }
         }

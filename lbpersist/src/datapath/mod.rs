@@ -11,6 +11,7 @@ pub mod decapsulate;
 pub mod desired;
 pub mod error;
 pub mod identity;
+pub mod left;
 mod listed;
 pub mod maps;
 pub mod object;

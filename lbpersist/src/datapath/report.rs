@@ -214,6 +214,26 @@ impl Reader {
         self.pools.keys().any(|&number| self.name(kind::POOL, number) == name)
     }
 
+    /// A server by its number.
+    pub(super) fn server(&self, number: u32) -> Result<Server, Error> {
+        self.maps.servers.get(&number, 0).map_err(|error| Error::map("servers", error))
+    }
+
+    /// The pools by number.
+    pub(super) fn pools(&self) -> &BTreeMap<u32, Pool> {
+        &self.pools
+    }
+
+    /// The services.
+    pub(super) fn services(&self) -> &[Listed] {
+        &self.services
+    }
+
+    /// The maps themselves.
+    pub(super) fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
     fn matching(&self, filter: &Filter, now_ns: u64) -> Result<Vec<(EntryKey, Entry)>, Error> {
         let mut found = self.maps.entries.all()?;
         found.retain(|(key, entry)| {

@@ -1,0 +1,237 @@
+//! What a running daemon can be asked to do, and what it answers.
+//!
+//! [`Action`] and [`Outcome`] are all there is to say; `socket` carries them over a Unix socket, one JSON object a line, and
+//! `client` is the other end. What an action does is written in `daemon`, once: whatever else may carry actions one day
+//! only translates.
+
+pub mod client;
+pub mod socket;
+
+use std::{net::IpAddr, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{config::format_duration, datapath::maps::PinDirectory, model::ServerState};
+
+/// The most bytes of one request: the largest configuration file, and what JSON adds to it.
+pub const LARGEST_REQUEST: u64 = 17 << 20;
+
+/// The most bytes of one answer: 65,535 servers, each with a few hundred bytes.
+pub const LARGEST_ANSWER: u64 = 64 << 20;
+
+/// Where sockets are.
+const DIRECTORY: &str = "/run/lbpersist";
+
+/// The socket of the daemon that has its maps in `pins`, unless another is named: it is called after the pin directory.
+pub fn default_socket(pins: &PinDirectory) -> PathBuf {
+    let name = pins.path().file_name().unwrap_or_else(|| "lbpersist".as_ref());
+    let mut name = name.to_owned();
+    name.push(".sock");
+    PathBuf::from(DIRECTORY).join(name)
+}
+
+/// What the daemon can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    /// Which servers there are. Answered by [`Outcome::Servers`].
+    ServerList {
+        /// Of this pool; of all without it.
+        #[serde(default)]
+        pool: Option<String>,
+        /// Those of which pool, address or state contain this text; all without it.
+        #[serde(default)]
+        search: Option<String>,
+    },
+    /// A server, and who is left on it. Answered by [`Outcome::Server`].
+    ServerShow(ServerName),
+    /// Use a server otherwise than the configuration says, or as it says again. Answered by [`Outcome::Server`].
+    ServerSet {
+        /// Which.
+        server: ServerName,
+        /// What for.
+        state: ServerState,
+    },
+}
+
+/// A server of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerName {
+    /// The pool's name.
+    pub pool: String,
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Its port as configured; without one the pool's only server of that address is meant.
+    #[serde(default)]
+    pub port: Option<u16>,
+}
+
+/// What came of an action.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The servers that were asked for, by pool and in the order of the configuration.
+    Servers {
+        /// Each of them.
+        servers: Vec<ServerInfo>,
+    },
+    /// A server.
+    Server {
+        /// What it is used for.
+        server: ServerInfo,
+        /// Who is left on it.
+        left: Left,
+    },
+    /// It was not done, and nothing was changed.
+    Failed {
+        /// Whose fault that is.
+        fault: Fault,
+        /// Why: a sentence, or several lines about a file.
+        message: String,
+    },
+}
+
+impl Outcome {
+    /// The refusal of what cannot be meant.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::Failed { fault: Fault::Input, message: message.into() }
+    }
+
+    /// The failure of what was meant well.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { fault: Fault::Work, message: message.into() }
+    }
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// What was asked cannot be meant.
+    Input,
+    /// It could not be done.
+    Work,
+}
+
+/// A server as the daemon knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// The pool's name.
+    pub pool: String,
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Its port; `None` if it is the service's.
+    pub port: Option<u16>,
+    /// Its share of new clients.
+    pub weight: u16,
+    /// `up`, `down`, `draining` or `disabled`: what the packets meet.
+    pub state: String,
+    /// What it is used for as long as it is up.
+    pub used: ServerState,
+    /// Who says so.
+    pub origin: Origin,
+    /// What the configuration says.
+    pub configured: ServerState,
+    /// The monitors that call it down.
+    pub failing: Vec<String>,
+}
+
+impl ServerInfo {
+    /// Address and port as they are written.
+    pub fn endpoint(&self) -> String {
+        self.port.map_or_else(
+            || self.address.to_string(),
+            |port| std::net::SocketAddr::new(self.address, port).to_string(),
+        )
+    }
+}
+
+/// Who says what a server is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The configuration.
+    Configuration,
+    /// An operator, at run time.
+    Hand,
+}
+
+/// Who is left on a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Left {
+    /// Clients that are bound to it: live entries.
+    pub entries: u64,
+    /// Open connections to it, and UDP flows of pools that keep no entries.
+    pub connections: u64,
+    /// Unfinished handshakes with it.
+    pub handshakes: u64,
+    /// Seconds until the last entry ends if its clients open nothing and close what is open now; `None` without entries.
+    pub last_ends_in_seconds: Option<f64>,
+}
+
+impl Left {
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0 && self.connections == 0 && self.handshakes == 0
+    }
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nobody is left");
+        }
+        let count = |number: u64, one: &str, many: &str| {
+            format!("{number} {}", if number == 1 { one } else { many })
+        };
+        let entries = count(self.entries, "entry", "entries");
+        let connections = count(self.connections, "open connection", "open connections");
+        write!(f, "{entries} and {connections} left")?;
+        if self.handshakes > 0 {
+            write!(f, ", {}", count(self.handshakes, "handshake", "handshakes"))?;
+        }
+        if let Some(seconds) = self.last_ends_in_seconds {
+            let last = std::time::Duration::from_secs(seconds.ceil().max(0.0) as u64);
+            write!(f, "; the last entry could end in {}", format_duration(last))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_objects_with_the_action_as_a_field() {
+        let text = r#"{"action":"server-set","server":{"pool":"web","address":"10.0.0.1"},"state":"draining"}"#;
+        let server =
+            ServerName { pool: "web".to_owned(), address: [10, 0, 0, 1].into(), port: None };
+        let action = Action::ServerSet { server, state: ServerState::Draining };
+        assert_eq!(serde_json::from_str::<Action>(text).unwrap(), action);
+        let text = serde_json::to_string(&action).unwrap();
+        assert_eq!(serde_json::from_str::<Action>(&text).unwrap(), action);
+        for wrong in [r#"{"action":"server-list","pol":"web"}"#, r#"{"action":"explode"}"#, "[]"] {
+            assert!(serde_json::from_str::<Action>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_called_after_the_pin_directory() {
+        let socket = |path: &str| default_socket(&PinDirectory::new(path)).display().to_string();
+        assert_eq!(socket("/sys/fs/bpf/lbpersist"), "/run/lbpersist/lbpersist.sock");
+        assert_eq!(socket("/sys/fs/bpf/other/"), "/run/lbpersist/other.sock");
+    }
+
+    #[test]
+    fn who_is_left_is_said_in_a_line() {
+        let mut left = Left::default();
+        assert_eq!(left.to_string(), "nobody is left");
+        left = Left { entries: 1, connections: 2, last_ends_in_seconds: Some(61.2), ..left };
+        assert_eq!(
+            left.to_string(),
+            "1 entry and 2 open connections left; the last entry could end in 1m2s"
+        );
+    }
+}
