@@ -13,3 +13,4 @@ pub mod datapath;
 pub mod health;
 pub mod model;
 pub mod network;
+pub mod persistence;

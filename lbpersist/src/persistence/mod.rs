@@ -1,0 +1,3 @@
+//! Methods of keeping clients that the daemon carries out.
+
+pub mod table;
