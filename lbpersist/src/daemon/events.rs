@@ -8,7 +8,7 @@ use std::{
 
 use super::Daemon;
 use crate::{
-    balance::slow_start,
+    balance::slow_start::{self, Rise},
     datapath::{self, DataPath, desired::ServerKey},
     health::{Report, Target, is_up},
     model::{Model, Pool, Server},
@@ -44,7 +44,7 @@ impl Daemon {
             }
             (false, true, _) => {
                 tracing::info!(pool, %server, "server is up");
-                self.rising.insert(key, Instant::now());
+                self.rising.insert(key, Rise::begin(Instant::now()));
             }
             (_, _, Some(error)) => {
                 tracing::info!(pool, %server, monitor, error, "a check failed");
@@ -66,9 +66,9 @@ impl Daemon {
     pub(super) fn shares(&mut self, now: Instant) -> BTreeMap<ServerKey, u32> {
         let pools = &self.model.pools;
         let mut shares = BTreeMap::new();
-        self.rising.retain(|key, since| {
+        self.rising.retain(|key, rise| {
             let time = pools.get(&key.0).map_or(Duration::ZERO, |pool| pool.slow_start);
-            let share = slow_start::tenths(now.duration_since(*since), time);
+            let share = rise.give(now, time);
             if share < slow_start::WHOLE {
                 shares.insert(key.clone(), share);
             }
@@ -79,9 +79,9 @@ impl Daemon {
 
     /// How long it is until a server gets a larger share.
     pub(super) fn next_share(&self, now: Instant) -> Option<Duration> {
-        let steps = self.rising.iter().filter_map(|(key, since)| {
+        let steps = self.rising.iter().filter_map(|(key, rise)| {
             let time = self.model.pools.get(&key.0)?.slow_start;
-            slow_start::until_next_step(now.duration_since(*since), time)
+            rise.until_next(now, time)
         });
         steps.min()
     }

@@ -27,6 +27,7 @@ use self::{
     events::{adopted_failures, later, targets},
 };
 use crate::{
+    balance::slow_start::Rise,
     clock,
     control::socket::{self, Listener, Request},
     datapath::{
@@ -117,8 +118,8 @@ struct Daemon {
     // Ends its checks when dropped.
     _checker: Checker,
     failing: BTreeMap<ServerKey, BTreeSet<String>>,
-    // When those servers came up that may not have their whole share of new clients yet.
-    rising: BTreeMap<ServerKey, Instant>,
+    // Those servers that came up and may not have their whole share of new clients yet.
+    rising: BTreeMap<ServerKey, Rise>,
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,

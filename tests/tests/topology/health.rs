@@ -175,25 +175,25 @@ fn a_server_that_came_up_gets_new_clients_little_by_little_and_moves_nobody() {
     if !wait::is_root_or_skip() {
         return;
     }
-    let pool = "health_monitors = [\"fast\"]\nslow_start = \"6s\"";
+    let pool = "health_monitors = [\"fast\"]\nslow_start = \"5s\"";
     let mut lab = Scenario::web(&Web { pool, ..Web::default() }).unwrap();
     let whole = lab.meet(&lab.subnets(Family::V4, 0, 200));
     let its_share = tally(&whole)["s1"];
     assert!(its_share > 40, "{its_share} of 200: nothing starts slowly when the daemon starts");
 
     lab.kill("s1");
-    let living = lab.subnets(Family::V4, 200, 100);
+    let living = lab.subnets(Family::V4, 256, 100);
     let before = lab.meet(&living);
     lab.revive("s1");
     // The share is a tenth of a whole one, and a little later still no more than a few.
-    let early = lab.meet(&lab.subnets(Family::V4, 300, 200));
+    let early = lab.meet(&lab.subnets(Family::V4, 512, 200));
     let early = tally(&early).get("s1").copied().unwrap_or(0);
     assert!(early * 2 < its_share, "{early} of 200, whole is {its_share}");
 
     let first = lab.subnets(Family::V4, 0, 200);
     wait::until_true("s1 has its whole share again", || {
         assert_eq!(lab.meet(&living), before, "a step moved somebody");
-        lab.balancer.flush(&["--client", "10.64.0.0/17"]).unwrap();
+        lab.balancer.flush(&["--client", "10.64.0.0/16"]).unwrap();
         lab.meet(&first) == whole
     });
 }
