@@ -167,6 +167,12 @@ impl Balancer {
         Ok(Status(self.json(&["status"])?))
     }
 
+    /// `lbpersist monitor list` with filters.
+    pub fn monitors(&self, filters: &[&str]) -> Result<Vec<Value>> {
+        let list = self.json(&[&["monitor", "list"], filters].concat())?;
+        list.as_array().cloned().with_context(|| format!("no list: {list}"))
+    }
+
     /// `lbpersist persistence list`.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let list = self.json(&["persistence", "list"])?;

@@ -107,14 +107,34 @@ pub enum Command {
         #[arg(long, value_name = "PREFIX", required = true, value_parser = parse_prefix)]
         from: Vec<IpNet>,
     },
-    /// Show interfaces, services, pools, servers and counters
+    /// Show interfaces, services, pools, servers, counters, and what a running daemon's monitors say
     Status,
     /// Look at servers, take them out gently or at once, and put them back; asks the running daemon
     #[command(subcommand)]
     Server(Server),
+    /// Look at what the health monitors know of servers; asks the running daemon
+    #[command(subcommand)]
+    Monitor(Monitor),
     /// Look into the persistence entries, or flush them
     #[command(subcommand)]
     Persistence(Persistence),
+}
+
+/// What to do with monitors.
+#[derive(Debug, Subcommand)]
+pub enum Monitor {
+    /// List each server as each of its monitors sees it: state, last check and last error
+    #[command(
+        after_help = "Examples:\n  lbpersist monitor list\n  lbpersist monitor list --pool web --search down"
+    )]
+    List {
+        /// Those of this pool
+        #[arg(long, value_name = "NAME")]
+        pool: Option<String>,
+        /// Those of which pool, server, name, type or state contain this text
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+    },
 }
 
 /// What to do with servers.

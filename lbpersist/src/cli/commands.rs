@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
-    arguments::{Arguments, Command, Entries, Output, Persistence},
-    server, text,
+    arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
+    monitor, server, text,
 };
 use crate::{
     clock, config, control,
@@ -23,8 +23,9 @@ use crate::{
         attach::{self, Attached},
         maps::PinDirectory,
         object,
-        report::{Filter, Reader},
+        report::{Filter, Reader, Status},
     },
+    health::MonitorStatus,
     model::{DataPathSettings, Model},
     network,
 };
@@ -71,8 +72,11 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Detach { all: true, .. } => detach_all(&pins),
         Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
         Command::Decapsulate { interfaces, from } => decapsulate(&interfaces, &from, &pins),
-        Command::Status => status(&pins, output),
+        Command::Status => status(&pins, &socket, output),
         Command::Server(command) => server::execute(command, &socket, output),
+        Command::Monitor(Monitor::List { pool, search }) => {
+            monitor::list(&socket, pool, search, output)
+        }
         Command::Persistence(Persistence::List(entries)) => list(entries, &pins, output),
         Command::Persistence(Persistence::Flush(entries)) => flush(entries, &pins, output),
     }
@@ -208,14 +212,28 @@ fn detach_all(pins: &PinDirectory) -> Result<(), Failure> {
     print(&format!("removed {}\n", pins.path().display()))
 }
 
-fn status(pins: &PinDirectory, output: Output) -> Result<(), Failure> {
+fn status(pins: &PinDirectory, socket: &Path, output: Output) -> Result<(), Failure> {
     let reader = Reader::open(pins)?;
     let view = network::read_once().map_err(|error| Failure::Work(error.to_string()))?;
     let status = reader.status(&view)?;
     match output {
-        Output::Text => print(&text::status(&status)),
-        Output::Json => print_json(&status),
+        Output::Text => {
+            let monitors = monitor::section(monitor::known(socket).as_deref());
+            print(&format!("{}\n{monitors}", text::status(&status)))
+        }
+        Output::Json => {
+            print_json(&WithMonitors { status: &status, monitors: monitor::known(socket) })
+        }
     }
+}
+
+/// What the maps say, and what the monitors of a running daemon say.
+#[derive(Serialize)]
+struct WithMonitors<'s> {
+    #[serde(flatten)]
+    status: &'s Status,
+    /// `None` when no daemon answers.
+    monitors: Option<Vec<MonitorStatus>>,
 }
 
 fn list(entries: Entries, pins: &PinDirectory, output: Output) -> Result<(), Failure> {

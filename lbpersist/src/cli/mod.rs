@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod commands;
+mod monitor;
 mod server;
 mod text;
 

@@ -41,6 +41,11 @@ pub enum Error {
 
 /// Asks the daemon on `socket` and waits for what comes of it.
 pub fn ask(socket: &Path, action: &Action) -> Result<Outcome, Error> {
+    ask_within(socket, action, PATIENCE)
+}
+
+/// The same of a daemon that is not waited for longer than `patience`.
+pub fn ask_within(socket: &Path, action: &Action, patience: Duration) -> Result<Outcome, Error> {
     let broken = |source| Error::Broken { path: socket.to_owned(), source };
     let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -52,13 +57,13 @@ pub fn ask(socket: &Path, action: &Action) -> Result<Outcome, Error> {
     let strange = |detail| Error::Strange { path: socket.to_owned(), detail };
     let mut request = serde_json::to_vec(action).map_err(strange)?;
     request.push(b'\n');
-    let line = converse(stream, &request).map_err(broken)?;
+    let line = converse(stream, &request, patience).map_err(broken)?;
     serde_json::from_slice(&line).map_err(strange)
 }
 
-fn converse(mut stream: UnixStream, request: &[u8]) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn converse(mut stream: UnixStream, request: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     stream.write_all(request)?;
     let mut line = Vec::new();
     BufReader::new(stream).take(LARGEST_ANSWER).read_until(b'\n', &mut line)?;

@@ -11,7 +11,10 @@ use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::format_duration, datapath::maps::PinDirectory, model::ServerState};
+use crate::{
+    config::format_duration, datapath::maps::PinDirectory, health::MonitorStatus,
+    model::ServerState,
+};
 
 /// The most bytes of one request: the largest configuration file, and what JSON adds to it.
 pub const LARGEST_REQUEST: u64 = 17 << 20;
@@ -40,6 +43,15 @@ pub enum Action {
         #[serde(default)]
         pool: Option<String>,
         /// Those of which pool, address or state contain this text; all without it.
+        #[serde(default)]
+        search: Option<String>,
+    },
+    /// What monitors know of servers. Answered by [`Outcome::Monitors`].
+    MonitorList {
+        /// Those of this pool; of all without it.
+        #[serde(default)]
+        pool: Option<String>,
+        /// Those of which pool, server, name, type or state contain this text; all without it.
         #[serde(default)]
         search: Option<String>,
     },
@@ -82,6 +94,11 @@ pub enum Outcome {
         server: ServerInfo,
         /// Who is left on it.
         left: Left,
+    },
+    /// What was asked for of the monitors, by pool, server and monitor.
+    Monitors {
+        /// One of each server and monitor.
+        monitors: Vec<MonitorStatus>,
     },
     /// It was not done, and nothing was changed.
     Failed {

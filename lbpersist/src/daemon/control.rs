@@ -15,6 +15,7 @@ use crate::{
         desired::{said_by_hand, server_identity},
         report::{Reader, state_name},
     },
+    health::MonitorStatus,
     model::{Model, Pool, Server, ServerState},
 };
 
@@ -24,6 +25,9 @@ impl Daemon {
         let Request { action, reply } = request;
         match action {
             Action::ServerList { pool, search } => answer(reply, self.list_servers(pool, search)),
+            Action::MonitorList { pool, search } => {
+                answer(reply, self.list_monitors(pool, search));
+            }
             Action::ServerShow(name) => match find(&self.model, &name) {
                 Ok((pool, place)) => self.show(pool, place, reply),
                 Err(refusal) => answer(reply, Outcome::refused(refusal)),
@@ -54,6 +58,22 @@ impl Daemon {
                 .any(|text| text.to_lowercase().contains(&search))
         });
         Outcome::Servers { servers: found.collect() }
+    }
+
+    fn list_monitors(&self, pool: Option<String>, search: Option<String>) -> Outcome {
+        if let Some(name) = pool.as_ref().filter(|name| !self.model.pools.contains_key(*name)) {
+            return Outcome::refused(format!("there is no pool `{name}`"));
+        }
+        let search = search.unwrap_or_default().to_lowercase();
+        let mut monitors = self.checker.board().snapshot().monitors;
+        monitors.retain(|status| {
+            let MonitorStatus { monitor, kind, state, .. } = status;
+            pool.as_ref().is_none_or(|name| status.pool == *name)
+                && [&status.pool, &status.endpoint(), monitor, kind, &state.to_string()]
+                    .iter()
+                    .any(|text| text.to_lowercase().contains(&search))
+        });
+        Outcome::Monitors { monitors }
     }
 
     /// Answers with a server and who is left on it.

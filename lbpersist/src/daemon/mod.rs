@@ -116,7 +116,7 @@ struct Daemon {
     views: watch::Receiver<Arc<View>>,
     view: View,
     // Ends its checks when dropped.
-    _checker: Checker,
+    checker: Checker,
     failing: BTreeMap<ServerKey, BTreeSet<String>>,
     // Those servers that came up and may not have their whole share of new clients yet.
     rising: BTreeMap<ServerKey, Rise>,
@@ -171,7 +171,7 @@ impl Daemon {
             watcher,
             views,
             view,
-            _checker: checker,
+            checker,
             failing,
             rising: BTreeMap::new(),
             looked: HashMap::new(),

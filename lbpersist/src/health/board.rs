@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -59,6 +60,16 @@ pub struct MonitorStatus {
     pub last_error_seconds: Option<f64>,
 }
 
+impl MonitorStatus {
+    /// The server's address and port as they are written.
+    pub fn endpoint(&self) -> String {
+        self.port.map_or_else(
+            || self.server.to_string(),
+            |port| SocketAddr::new(self.server, port).to_string(),
+        )
+    }
+}
+
 /// What a monitor takes a server for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +78,15 @@ pub enum State {
     Up,
     /// It does not.
     Down,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        })
+    }
 }
 
 /// What came of a check.

@@ -57,6 +57,64 @@ fn a_wrong_http_answer_takes_a_server_down_and_a_right_one_brings_it_back() {
 }
 
 #[test]
+fn what_monitors_know_is_listed_while_the_daemon_runs() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let monitor = format!("type = \"http\"\nport = {PORT}\n");
+    let (mut lab, patients) = start(&monitor, "health_monitors = [\"fast\", \"sick\"]");
+    patients[1].says_http("500 Oops", "");
+    lab.wait_for("s2", &[Family::V4], "down");
+
+    let (all, down) = (
+        lab.balancer.monitors(&[]).unwrap(),
+        lab.balancer.monitors(&["--pool", "web4", "--search", "down"]).unwrap(),
+    );
+    assert_eq!((all.len(), down.len()), (6, 1), "{all:?}");
+    let (line, server) = (&down[0], address(&lab, "s2"));
+    for (field, expected) in [
+        ("pool", "web4"),
+        ("server", server.as_str()),
+        ("monitor", "sick"),
+        ("kind", "http"),
+        ("state", "down"),
+        ("last_outcome", "failed"),
+        ("last_error", &format!("{server}:{PORT}: status 500, not 200-299")),
+    ] {
+        assert_eq!(line[field], *expected, "{line}");
+    }
+    assert_eq!((&line["port"], &line["to_port"]), (&SERVER_PORTS[0].into(), &PORT.into()));
+    assert!(line["last_check_seconds"].as_f64().unwrap() < 10.0, "{line}");
+    let others = all.iter().filter(|line| line["state"] == "up" && line["last_error"].is_null());
+    assert_eq!(others.count(), 5, "{all:?}");
+
+    let text = lab.balancer.cli(&["monitor", "list"]).unwrap().success().unwrap();
+    assert!(text.contains("ago: ") && text.contains("status 500, not 200-299"), "{text}");
+    let status = lab.balancer.cli(&["status"]).unwrap().success().unwrap();
+    assert!(status.contains("status 500, not 200-299"), "{status}");
+    assert_eq!(lab.status().0["monitors"].as_array().unwrap().len(), 6);
+    let unknown = lab.balancer.cli(&["monitor", "list", "--pool", "none"]).unwrap();
+    assert_eq!(
+        (unknown.code, unknown.stderr.as_str()),
+        (Some(2), "lbpersist: there is no pool `none`\n")
+    );
+
+    // Without a daemon the rest of the status is still there.
+    lab.balancer.stop().unwrap();
+    assert_eq!(lab.balancer.cli(&["monitor", "list"]).unwrap().code, Some(1));
+    assert!(lab.status().0["monitors"].is_null());
+    assert_eq!(lab.status().server("web4", &server)["state"], "down");
+    let status = lab.balancer.cli(&["status"]).unwrap().success().unwrap();
+    assert!(status.contains("what monitors say is not known"), "{status}");
+
+    // What was down stays so until its monitors have seen it well, however short the start.
+    lab.balancer.restart().unwrap();
+    assert_eq!(lab.status().server("web4", &server)["state"], "down");
+    patients[1].says_http("200 OK", "");
+    lab.wait_for("s2", &[Family::V4], "up");
+}
+
+#[test]
 fn a_wrong_datagram_and_silence_take_a_server_down() {
     if !wait::is_root_or_skip() {
         return;
