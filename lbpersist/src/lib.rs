@@ -14,3 +14,4 @@ pub mod health;
 pub mod model;
 pub mod network;
 pub mod persistence;
+pub mod proxy;

@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::{
     Problem,
     field::{At, Field},
-    keeping,
+    keeping, proxy,
     raw::{BUILT_IN_MONITOR, Declared, Raw, RawPool, RawServer, RawService},
     ways::{self, Endpoint},
     words::{nearest, quoted},
@@ -26,6 +26,7 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     checks.services_apart();
     checks.servers_of_pools();
     checks.monitors_have_ports();
+    proxy::check(raw, problems);
     ways::check(raw, problems);
     keeping::check(raw, problems);
 }

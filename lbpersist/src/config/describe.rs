@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::duration;
 use crate::model::{
     Certificate, ClientIp, DataPathSettings, Forwarding, HealthMonitor, HealthRule, HttpCheck,
-    Method, Model, MonitorKind, NoServer, PersistenceProfile, Pool, Scope, Server, ServerDown,
-    ServerState, TlsCheck, TunnelSources, listen_text,
+    Method, Mode, Model, MonitorKind, NoServer, PersistenceProfile, Pool, Scope, Server,
+    ServerDown, ServerState, TlsCheck, TunnelSources, listen_text,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -27,7 +27,8 @@ pub fn describe(model: &Model) -> String {
     for service in model.services.values() {
         let (name, protocol, pool) = (&service.name, service.protocol, &service.pool);
         let endpoint = listen_text(service.addresses, service.ports);
-        let _ = writeln!(out, "  {name}: {endpoint} {protocol}, pool {pool}");
+        let mode = describe_mode(service.mode);
+        let _ = writeln!(out, "  {name}: {endpoint} {protocol}{mode}, pool {pool}");
     }
     let _ = writeln!(out, "pools: {}", model.pools.len());
     for pool in model.pools.values() {
@@ -35,6 +36,13 @@ pub fn describe(model: &Model) -> String {
     }
     describe_settings(&mut out, model);
     out
+}
+
+fn describe_mode(mode: Mode) -> String {
+    match mode {
+        Mode::L4 => String::new(),
+        Mode::Tcp | Mode::Http => format!(" in mode {mode}: the daemon listens there"),
+    }
 }
 
 fn describe_pool(out: &mut String, pool: &Pool) {

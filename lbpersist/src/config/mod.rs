@@ -12,6 +12,7 @@ mod field;
 mod keeping;
 mod monitor;
 mod profile;
+mod proxy;
 mod raw;
 mod read;
 mod reader;

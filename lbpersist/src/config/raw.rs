@@ -11,8 +11,8 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits, Method, Mode,
-    MonitorKind, NoServer, Ports, Protocol, ServerDown, ServerState, TunnelSources,
+    Carried, DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits, Method, Mode,
+    MonitorKind, NoServer, Ports, Protocol, ProxySettings, ServerDown, ServerState, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -23,6 +23,7 @@ pub(super) struct Raw {
     /// Where `ring_size` is written, if it is.
     pub(super) ring_size_line: Option<usize>,
     pub(super) idle_limits: IdleLimits,
+    pub(super) proxy: ProxySettings,
     pub(super) services: Vec<Declared<RawService>>,
     pub(super) pools: Vec<Declared<RawPool>>,
     pub(super) profiles: Vec<Declared<RawProfile>>,
@@ -53,6 +54,9 @@ pub(super) struct RawService {
     pub(super) ports: Option<Ports>,
     pub(super) protocol: Option<Protocol>,
     pub(super) mode: Option<Mode>,
+    /// Where the mode is written, if it is.
+    pub(super) mode_line: Option<usize>,
+    pub(super) carried: Option<Carried>,
     pub(super) pool: Option<At<String>>,
 }
 

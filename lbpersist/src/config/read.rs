@@ -8,12 +8,13 @@ use super::{
     field::{At, Choices, Field, Found, Report, Shape},
     monitor::read_monitor,
     profile,
+    proxy::{self, RawMode},
     raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService},
     reader::Table,
     words::quoted,
 };
 use crate::model::{
-    DaemonSettings, DataPathSettings, HealthRule, IdleLimits, Mode, NoServer, Protocol,
+    DaemonSettings, DataPathSettings, HealthRule, IdleLimits, NoServer, Protocol, ProxySettings,
     ServerState, TunnelSources,
 };
 
@@ -32,6 +33,7 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
             "daemon",
             "data_path",
             "idle_limits",
+            "proxy",
             "virtual_service",
             "pool",
             "persistence_profile",
@@ -53,12 +55,17 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
         Some(found) => read_idle_limits(root.report, found),
         None => IdleLimits::default(),
     };
+    let proxy = match root.table("proxy") {
+        Some(found) => proxy::read_settings(root.report, found),
+        None => ProxySettings::default(),
+    };
     Raw {
         interfaces,
         daemon,
         data_path,
         ring_size_line,
         idle_limits,
+        proxy,
         services: read_each(&mut root, "virtual_service", read_service),
         pools: read_each(&mut root, "pool", read_pool),
         profiles: read_each(&mut root, "persistence_profile", profile::read),
@@ -185,21 +192,24 @@ fn read_service(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawServic
         kind: "virtual_service",
         label: "name",
         required: &["name", "address", "port", "pool"],
-        optional: &["protocol", "mode"],
+        optional: &["protocol", "mode", "tcp", "http"],
         later: &[],
     };
     const PROTOCOLS: Choices<Protocol> =
         Choices { allowed: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)], later: &[] };
-    const MODES: Choices<Mode> = Choices { allowed: &[("l4", Mode::L4)], later: &["tcp", "http"] };
     let mut table = Table::open(report, found, &VIRTUAL_SERVICE, "");
+    let name = table.name("name").known();
+    let RawMode { mode, line: mode_line, carried } = proxy::read_mode(&mut table, name.as_ref());
     Declared {
         line: found.line,
-        name: table.name("name").known(),
+        name,
         value: RawService {
             addresses: table.addresses("address").known().map(|found| found.value),
             ports: table.ports("port").known().map(|found| found.value),
             protocol: table.choice("protocol", &PROTOCOLS).or_default(Protocol::Tcp),
-            mode: table.choice("mode", &MODES).or_default(Mode::L4),
+            mode,
+            mode_line,
+            carried,
             pool: table.name("pool").known(),
         },
     }

@@ -26,6 +26,7 @@ pub(super) fn resolve(raw: Raw) -> Model {
         daemon: raw.daemon,
         data_path: raw.data_path,
         idle_limits: raw.idle_limits,
+        proxy: raw.proxy,
         services: services.collect(),
         pools: pools.collect(),
     }
@@ -42,6 +43,7 @@ fn service_of(name: String, raw: RawService) -> Option<VirtualService> {
         ports: raw.ports?,
         protocol: raw.protocol?,
         mode: raw.mode?,
+        carried: raw.carried,
         pool: raw.pool?.value,
     })
 }

@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, HealthRule, IdleLimits,
-    Method, Mode, MonitorKind, NoServer, PersistenceProfile, Pool, Ports, Protocol, Scope, Server,
-    ServerDown, ServerState, TunnelSources, VirtualService,
+    Carried, ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, HealthRule,
+    HttpSettings, IdleLimits, LinkSettings, Method, Mode, MonitorKind, NoServer,
+    PersistenceProfile, Pool, Ports, Protocol, ProxyProtocol, ProxySettings, Scope, Server,
+    ServerDown, ServerState, TcpSettings, TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -64,9 +65,25 @@ fn example() -> Model {
         let address: std::net::IpAddr = address.parse().unwrap();
         let (name, pool, mode) = (name.to_owned(), name.to_owned(), Mode::L4);
         let (addresses, ports) = (address.into(), Ports::One(port));
-        VirtualService { name, addresses, ports, protocol, mode, pool }
+        VirtualService { name, addresses, ports, protocol, mode, carried: None, pool }
+    };
+    let http = HttpSettings { max_body_bytes: Some(10 << 20), ..HttpSettings::default() };
+    let send_v2 =
+        LinkSettings { proxy_protocol_send: Some(ProxyProtocol::V2), ..LinkSettings::default() };
+    let shop = VirtualService {
+        mode: Mode::Http,
+        carried: Some(Carried::Http(Box::new(http))),
+        ..service("shop", "198.51.100.11", 80, Protocol::Tcp)
+    };
+    let mail = VirtualService {
+        mode: Mode::Tcp,
+        carried: Some(Carried::Tcp(TcpSettings { link: send_v2, ..TcpSettings::default() })),
+        pool: "shop".to_owned(),
+        ..service("mail", "198.51.100.11", 25, Protocol::Tcp)
     };
     let services = [
+        shop,
+        mail,
         service("web", "198.51.100.10", 80, Protocol::Tcp),
         service("dns", "2001:db8::53", 53, Protocol::Udp),
     ];
@@ -132,13 +149,19 @@ fn example() -> Model {
         reset_connections: true,
         servers: vec![server("10.9.0.11", None, 1), server("2001:db8:9::11", None, 1)],
     };
+    let shop = Pool {
+        name: "shop".to_owned(),
+        servers: vec![server("10.0.0.21", Some(8080), 1), server("2001:db8:1::22", Some(8080), 1)],
+        ..dns.clone()
+    };
     Model {
         interfaces: vec!["eth0".to_owned()],
         daemon: DaemonSettings::default(),
         data_path: DataPathSettings::default(),
         idle_limits: IdleLimits::default(),
+        proxy: ProxySettings { threads: Some(2), ..ProxySettings::default() },
         services: services.map(|service| (service.name.clone(), service)).into(),
-        pools: [web, dns, far].map(|pool| (pool.name.clone(), pool)).into(),
+        pools: [web, dns, far, shop].map(|pool| (pool.name.clone(), pool)).into(),
     }
 }
 
@@ -214,7 +237,7 @@ name = "web"
 adress = "198.51.100.10"
 port = "80"
 protocol = "tpc"
-mode = "http"
+mode = "htpt"
 pool = "wbe"
 [[virtual_service]]
 name = "web"
@@ -238,14 +261,14 @@ ipv4_mask = 33
 name = "fast"
 "#;
     let expected = r#"1: interface `eth0` is there already (line 1)
-2: unknown field `colour`; known are `interfaces`, `daemon`, `data_path`, `idle_limits`, `virtual_service`, `pool`, `persistence_profile` and `health_monitor`
+2: unknown field `colour`; known are `interfaces`, `daemon`, `data_path`, `idle_limits`, `proxy`, `virtual_service`, `pool`, `persistence_profile` and `health_monitor`
 4: `ring_size` must be a prime, not 65536; the next one is 65537
 5: `sweep_interval` must be a duration from 100ms to 1m, not the number 5; write a unit, as in "5s"
 6: missing field `address` in virtual_service `web`
 8: unknown field `adress` in virtual_service `web`; did you mean `address`?
 9: `port` must be an integer from 1 to 65535 or "all", not `80`
 10: `protocol` must be `tcp` or `udp`, not `tpc`; did you mean `tcp`?
-11: mode `http` is not available yet; this version has `l4`
+11: `mode` must be `l4`, `tcp` or `http`, not `htpt`; did you mean `http`?
 12: virtual_service `web` names pool `wbe`, which is not declared; did you mean `web` (line 18)?
 14: virtual_service `web` is there already (line 7)
 15: `address` must not be ::ffff:10.0.0.1: an IPv4 address is written as such; write 10.0.0.1

@@ -16,7 +16,7 @@ use super::{
     field::Field,
     raw::{Declared, Raw, RawForwarding, RawPool, RawServer, RawService},
 };
-use crate::model::{Ports, Protocol, addresses_text};
+use crate::model::{Mode, Ports, Protocol, addresses_text};
 
 /// Adds servers that a service cannot have, or that two services reach in the same way.
 pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
@@ -25,7 +25,10 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
     let mut said = HashSet::new();
     for way in ways(raw, &services) {
         let forwarding = way.pool.value.forwarding.unwrap_or(RawForwarding::Nat);
+        // The proxy opens connections of its own: it can reach any server, on any port, also one that others reach too.
+        let proxied = way.is_proxied();
         let wrong = port_of_its_own(&way).or_else(|| match forwarding {
+            _ if proxied => None,
             RawForwarding::Nat => other_family(&way, "nat").or_else(|| on_a_prefix(&way)),
             RawForwarding::Direct => {
                 other_family(&way, "direct").or_else(|| other_port(&way, "direct"))
@@ -49,7 +52,7 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
                 problems.push(problem);
             }
         }
-        if forwarding != RawForwarding::Nat {
+        if proxied || forwarding != RawForwarding::Nat {
             continue;
         }
         let Some(other) = first.get(&way.to) else {
@@ -77,6 +80,7 @@ fn ports_apart(
 ) {
     let nat: Vec<_> = ways(raw, services)
         .into_iter()
+        .filter(|way| !way.is_proxied())
         .filter(|way| way.pool.value.forwarding.unwrap_or(RawForwarding::Nat) == RawForwarding::Nat)
         .collect();
     let on_all = |way: &&Way<'_>| way.to.ports == Ports::All;
@@ -127,6 +131,13 @@ struct Way<'r> {
     pool: &'r Declared<RawPool>,
     server: &'r RawServer,
     to: Endpoint,
+}
+
+impl Way<'_> {
+    /// Whether the daemon goes it, with connections of its own.
+    fn is_proxied(&self) -> bool {
+        self.service.value.mode.is_some_and(|mode| mode != Mode::L4)
+    }
 }
 
 impl Way<'_> {

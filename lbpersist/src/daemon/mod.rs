@@ -40,6 +40,7 @@ use crate::{
     health::{Checker, Report},
     model::Model,
     network::{self, View, Watcher},
+    proxy::{self, Proxy},
 };
 
 /// What stops the daemon.
@@ -57,6 +58,9 @@ pub enum Error {
     /// The control socket.
     #[error(transparent)]
     Socket(#[from] socket::Error),
+    /// Services of mode `tcp` and `http`.
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
     /// Signals.
     #[error("cannot wait for signals: {0}")]
     Signals(std::io::Error),
@@ -95,6 +99,7 @@ pub async fn run(model: Model, places: &Places) -> Result<(), Error> {
     tracing::info!(
         "stopping; the kernel goes on forwarding until `lbpersist detach --all` removes it"
     );
+    daemon.proxy.stop();
     Ok(())
 }
 
@@ -120,6 +125,7 @@ struct Daemon {
     failing: BTreeMap<ServerKey, BTreeSet<String>>,
     // Those servers that came up and may not have their whole share of new clients yet.
     rising: BTreeMap<ServerKey, Rise>,
+    proxy: Proxy,
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,
@@ -163,6 +169,7 @@ impl Daemon {
         let failing = adopted_failures(&model, &data_path);
         let mut checker = Checker::start(report).map_err(Error::Health)?;
         checker.set_targets(targets(&model, &failing));
+        let proxy = Proxy::new(&model);
         let sweep = Sweep::new(&model.idle_limits, model.data_path.sweep_interval);
         let mut daemon = Self {
             model,
@@ -174,6 +181,7 @@ impl Daemon {
             checker,
             failing,
             rising: BTreeMap::new(),
+            proxy,
             looked: HashMap::new(),
             attached: BTreeMap::new(),
             _listener: listener,
@@ -235,6 +243,7 @@ impl Daemon {
         let facts = Facts { model: &self.model, down: &down, shares: &shares, view: &self.view };
         let desired = Desired::compute(&facts, &mut self.data_path.identities)
             .map_err(datapath::Error::from)?;
+        self.proxy.apply(&facts)?;
         let steps = self.data_path.apply(desired)?;
         if steps > 0 {
             tracing::debug!(steps, "the kernel's maps were changed");

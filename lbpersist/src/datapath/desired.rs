@@ -70,7 +70,7 @@ pub struct Facts<'a> {
 
 impl Facts<'_> {
     /// What weights are multiplied by: as they are, or all in tenths when a server of the pool has not its whole share yet.
-    fn share(&self, pool: &model::Pool) -> impl Fn(&ServerKey) -> u32 {
+    pub fn share(&self, pool: &model::Pool) -> impl Fn(&ServerKey) -> u32 {
         let is_slowed = pool.servers.iter().any(|server| {
             self.shares.contains_key(&(pool.name.clone(), server.address, server.port))
         });
@@ -88,7 +88,9 @@ impl Desired {
         for pool in facts.model.pools.values() {
             desired.add_pool(pool, facts, identities)?;
         }
-        for virtual_service in facts.model.services.values() {
+        // Packets of the other services go to the stack, and through it to the daemon.
+        let in_kernel = facts.model.services.values().filter(|s| s.mode == model::Mode::L4);
+        for virtual_service in in_kernel {
             desired.add_service(virtual_service, facts.model, identities)?;
         }
         desired.add_network(facts.view);

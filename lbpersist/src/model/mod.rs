@@ -6,6 +6,7 @@
 mod health;
 mod listen;
 mod persistence;
+mod proxy;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -13,6 +14,10 @@ use ipnet::IpNet;
 pub use persistence::{
     AppCookie, ClientIp, Header, HttpCookie, Method, PersistenceProfile, SameSite, Scope,
     ServerDown,
+};
+pub use proxy::{
+    AccessLog, Carried, Forwarded, ForwardedFields, HttpSettings, HttpTimeouts, LinkSettings,
+    ProxyProtocol, ProxySettings, ServerProtocol, TcpSettings,
 };
 use serde::Serialize;
 
@@ -33,6 +38,8 @@ pub struct Model {
     pub data_path: DataPathSettings,
     /// How long things may be silent.
     pub idle_limits: IdleLimits,
+    /// Settings of the proxy as a whole.
+    pub proxy: ProxySettings,
     /// The virtual services, by name.
     pub services: BTreeMap<String, VirtualService>,
     /// The pools, by name.
@@ -116,6 +123,8 @@ pub struct VirtualService {
     pub protocol: Protocol,
     /// Who carries its packets.
     pub mode: Mode,
+    /// What the daemon is set to do with it, in the modes in which it does something.
+    pub carried: Option<Carried>,
     /// Name of the pool.
     pub pool: String,
 }

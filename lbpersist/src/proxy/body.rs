@@ -1,0 +1,227 @@
+//! Bodies on their way through: timed, limited, and watched for their end.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{
+    exchange::Exchange,
+    guard::{Alarm, Link},
+    reason::Reason,
+};
+
+/// The body of a client's request.
+#[derive(Debug)]
+pub(super) struct ClientBody {
+    inner: Incoming,
+    /// How many more bytes it may have.
+    left: u64,
+    watch: Option<Watch>,
+}
+
+/// What is kept of a body that has yet to come.
+#[derive(Debug)]
+struct Watch {
+    progress: Rc<Progress>,
+    link: Rc<Link>,
+    limit: Duration,
+    alarm: Alarm,
+    since: Instant,
+}
+
+/// How far the body of a request has come.
+#[derive(Debug)]
+pub(super) struct Progress {
+    last: Cell<Instant>,
+    fault: Cell<Option<Reason>>,
+}
+
+impl Progress {
+    /// When the last piece passed.
+    pub(super) fn last(&self) -> Instant {
+        self.last.get()
+    }
+
+    /// Why the body ended before its end.
+    pub(super) fn fault(&self) -> Option<Reason> {
+        self.fault.get()
+    }
+}
+
+impl ClientBody {
+    /// A body of at most `most` bytes, with at most `limit` between two pieces. Nothing is watched where there is none.
+    pub(super) fn new(
+        inner: Incoming,
+        most: Option<u64>,
+        limit: Duration,
+        link: &Rc<Link>,
+    ) -> (Self, Option<Rc<Progress>>) {
+        let left = most.unwrap_or(u64::MAX);
+        if inner.is_end_stream() {
+            return (Self { inner, left, watch: None }, None);
+        }
+        let since = Instant::now();
+        let progress = Rc::new(Progress { last: Cell::new(since), fault: Cell::new(None) });
+        let link = Rc::clone(link);
+        let alarm = Alarm::default();
+        let watch = Watch { progress: Rc::clone(&progress), link, limit, alarm, since };
+        (Self { inner, left, watch: Some(watch) }, Some(progress))
+    }
+
+    fn fail(&self, reason: Reason) -> io::Error {
+        if let Some(watch) = &self.watch {
+            watch.progress.fault.set(Some(reason));
+        }
+        io::Error::other(reason.name())
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let Some(watch) = &mut this.watch else { return polled.map_err(io::Error::other) };
+        let Poll::Ready(frame) = polled else {
+            ready!(watch.alarm.poll(cx, watch.since + watch.limit));
+            return Poll::Ready(Some(Err(this.fail(Reason::BodyTimeout))));
+        };
+        watch.since = Instant::now();
+        watch.progress.last.set(watch.since);
+        match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                match this.left.checked_sub(length) {
+                    Some(left) => this.left = left,
+                    None => return Poll::Ready(Some(Err(this.fail(Reason::BodyTooLarge)))),
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => {
+                let reason = watch.link.body_fault().unwrap_or(Reason::ClientGone);
+                Poll::Ready(Some(Err(this.fail(reason))))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, once a request")]
+pub(super) enum AnswerBody {
+    /// The proxy's own word.
+    Own(Option<Bytes>),
+    /// The server's.
+    Server(ServerBody),
+}
+
+/// The body of a server's answer, and what is to be done at its end.
+#[derive(Debug)]
+pub(super) struct ServerBody {
+    inner: Incoming,
+    exchange: Option<Exchange>,
+    limit: Duration,
+    alarm: Alarm,
+    silent_since: Option<Instant>,
+}
+
+impl AnswerBody {
+    /// Passes on what a server sends, with at most `limit` between two pieces.
+    pub(super) fn of_server(inner: Incoming, exchange: Exchange, limit: Duration) -> Self {
+        if inner.is_end_stream() {
+            exchange.finish(Reason::Answered);
+            return Self::Own(None);
+        }
+        let alarm = Alarm::default();
+        let exchange = Some(exchange);
+        Self::Server(ServerBody { inner, exchange, limit, alarm, silent_since: None })
+    }
+}
+
+impl ServerBody {
+    fn finish(&mut self, reason: Reason) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.finish(reason);
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
+            let since = *self.silent_since.get_or_insert_with(Instant::now);
+            ready!(self.alarm.poll(cx, since + self.limit));
+            self.finish(Reason::AnswerBodyTimeout);
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        };
+        self.silent_since = None;
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                // Nobody asks again after the last of a known length.
+                if self.inner.is_end_stream() {
+                    self.finish(Reason::Answered);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                self.finish(Reason::AnswerCut);
+                Some(Err(io::Error::other(error)))
+            }
+            None => {
+                self.finish(Reason::Answered);
+                None
+            }
+        })
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Server(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Server(body) => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Server(body) => body.inner.size_hint(),
+        }
+    }
+}

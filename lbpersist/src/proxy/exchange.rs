@@ -1,0 +1,151 @@
+//! One request and its answer, from the first to the last byte: counted and logged when it ends, however it ends.
+
+use std::{rc::Rc, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use tokio::time::Instant;
+
+use super::{
+    access_log::{Entry, Times},
+    body::AnswerBody,
+    connection::Connection,
+    counters::Shard,
+    reason::Reason,
+    snapshot::Service,
+    upstream::Lease,
+};
+use crate::model::{AccessLog, Carried, HttpSettings};
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) connection: Rc<Connection>,
+    pub(super) service: Arc<Service>,
+    /// Its number on the worker.
+    pub(super) number: u64,
+    /// Why it was refused before it was read.
+    pub(super) refused: Option<Reason>,
+    pub(super) server: Option<usize>,
+    pub(super) lease: Option<Lease>,
+    pub(super) times: Times,
+    status: Option<StatusCode>,
+    entry: Option<Box<Entry>>,
+    ended: bool,
+}
+
+impl Exchange {
+    /// Begins one; `entry` makes what is noted for the log, if there is one.
+    pub(super) fn begin(
+        connection: &Rc<Connection>,
+        service: Arc<Service>,
+        entry: impl FnOnce() -> Entry,
+    ) -> Self {
+        let refused = connection.link.begin();
+        let logged = matches!(&service.settings,
+            Carried::Http(settings) if settings.access_log != AccessLog::Off);
+        connection.shard().requests.add(1);
+        Self {
+            number: connection.worker.next_number(),
+            refused,
+            server: None,
+            lease: None,
+            times: Times::begin(),
+            status: None,
+            entry: logged.then(|| Box::new(entry())),
+            ended: false,
+            connection: Rc::clone(connection),
+            service,
+        }
+    }
+
+    /// The settings of the service.
+    pub(super) fn settings(&self) -> Option<&HttpSettings> {
+        match &self.service.settings {
+            Carried::Http(settings) => Some(settings),
+            Carried::Tcp(_) => None,
+        }
+    }
+
+    /// Notes the answer's status.
+    pub(super) fn answered_with(&mut self, status: StatusCode) {
+        self.times.answered = Some(Instant::now());
+        self.status = Some(status);
+        self.shard().status(status);
+    }
+
+    /// Answers in the proxy's own words, and ends.
+    pub(super) fn refuse(mut self, reason: Reason) -> Response<AnswerBody> {
+        let status = reason.status();
+        self.answered_with(status);
+        let mut headers = HeaderMap::new();
+        let text = format!("{} {}\n", status.as_u16(), reason.name());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        if reason == Reason::NoServer {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        // Of a request that was not read to its end, the rest might be taken for another one.
+        if self.connection.is_http1 && (ends_connection(reason) || self.connection.is_closing()) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.end(reason);
+        let mut response = Response::new(AnswerBody::Own(Some(text.into())));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// Ends: the answer has gone to the client, or never will.
+    pub(super) fn finish(mut self, reason: Reason) {
+        self.end(reason);
+    }
+
+    fn end(&mut self, reason: Reason) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.shard().outcome(reason);
+        if let Some(lease) = self.lease.take()
+            && reason == Reason::Answered
+            && let Carried::Http(settings) = &self.service.settings
+        {
+            let kept = usize::from(settings.max_idle_connections);
+            let time = settings.timeouts.server_idle;
+            self.connection.pool(&settings.link).put(lease, kept, time);
+        }
+        if let Some(entry) = self.entry.take() {
+            let server = self.server.and_then(|server| self.service.servers.get(server));
+            self.connection.worker.log.request(
+                &entry,
+                &self.service,
+                self.connection.client.source,
+                server.map(|server| server.address),
+                self.status,
+                reason,
+                &self.times,
+            );
+        }
+        self.connection.link.end();
+    }
+
+    fn shard(&self) -> &Shard {
+        self.connection.shard()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // Nobody was left to take the answer.
+        let late = self.connection.link.has_write_timed_out();
+        self.end(if late { Reason::WriteTimeout } else { Reason::ClientGone });
+    }
+}
+
+/// When a client without a server may come again, in seconds.
+const RETRY_AFTER: &str = "10";
+
+/// Whether the rest of such a request is not worth reading, or not to be understood.
+fn ends_connection(reason: Reason) -> bool {
+    reason.status().is_client_error()
+        || matches!(reason, Reason::UnknownCoding | Reason::UnknownVersion)
+}

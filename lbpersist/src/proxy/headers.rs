@@ -1,0 +1,230 @@
+//! Header fields on their way through: what ends at the proxy is taken out, what servers are told of the client is put in.
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri,
+    header::{self, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::PathAndQuery,
+};
+
+use crate::model::{Forwarded, ForwardedFields};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST_ASKED: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Takes out the fields that concern one connection only (RFC 9110, section 7.6.1). Gives the protocols that `Upgrade`
+/// names if `Connection` names it.
+pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let mut upgrade = None;
+    if headers.contains_key(CONNECTION) {
+        let mut named = Vec::new();
+        for value in headers.get_all(CONNECTION) {
+            let tokens = value.as_bytes().split(|byte| *byte == b',');
+            named
+                .extend(tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()));
+        }
+        for name in named {
+            match name {
+                UPGRADE => upgrade = headers.remove(UPGRADE),
+                // Without these the request would be another one.
+                HOST | header::CONTENT_LENGTH | header::COOKIE | header::AUTHORIZATION => {}
+                name => {
+                    headers.remove(name);
+                }
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    upgrade
+}
+
+/// Whether the client takes fields after the body of its answer. Takes the field out, which concerns one connection only.
+pub(super) fn remove_te(headers: &mut HeaderMap) -> bool {
+    let Some(value) = headers.remove(TE) else { return false };
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Tells the server who asked.
+pub(super) fn forwarded(
+    headers: &mut HeaderMap,
+    client: IpAddr,
+    how: Forwarded,
+    fields: ForwardedFields,
+) {
+    if how == Forwarded::Off {
+        return;
+    }
+    let keep = how == Forwarded::Append;
+    let host = headers.get(HOST).cloned();
+    if fields.has_x_forwarded() {
+        add(headers, FOR, text(format_args!("{client}")), keep);
+        // What the first proxy saw is what later ones must not overwrite.
+        if !keep || !headers.contains_key(PROTO) {
+            headers.insert(PROTO, HeaderValue::from_static("http"));
+        }
+        if let Some(host) = &host
+            && !(keep && headers.contains_key(HOST_ASKED))
+        {
+            headers.insert(HOST_ASKED, host.clone());
+        }
+    }
+    if fields.has_forwarded() {
+        let node = match client {
+            IpAddr::V4(address) => text(format_args!("for={address};proto=http")),
+            IpAddr::V6(address) => text(format_args!("for=\"[{address}]\";proto=http")),
+        };
+        add(headers, header::FORWARDED, node, keep);
+    }
+}
+
+/// Puts a value in, behind those that are there if they are kept.
+fn add(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>, keep: bool) {
+    let Some(value) = value else { return };
+    if keep && headers.contains_key(&name) {
+        headers.append(name, value);
+    } else {
+        headers.insert(name, value);
+    }
+}
+
+/// Text of letters, digits and marks, which every field may have.
+fn text(what: std::fmt::Arguments<'_>) -> Option<HeaderValue> {
+    let mut bytes = bytes::BytesMut::with_capacity(64);
+    bytes.write_fmt(what).ok()?;
+    HeaderValue::from_maybe_shared(bytes.freeze()).ok()
+}
+
+/// Several `Cookie` fields, as HTTP/2 allows, become the one that HTTP/1 wants (RFC 9113, section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(header::COOKIE).iter();
+    if values.next().is_none() || values.next().is_none() {
+        return;
+    }
+    let values: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Makes `Host` say what the target says, if that names a host (RFC 9112, section 3.2.2). False when there is no host at all.
+pub(super) fn settle_host(headers: &mut HeaderMap, uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else {
+        return headers.contains_key(HOST);
+    };
+    // A name and password in a URL are not for servers to see.
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    match HeaderValue::from_str(host) {
+        Ok(host) if !host.is_empty() => {
+            headers.insert(HOST, host);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The target as servers are asked for it: a path.
+pub(super) fn origin_form(uri: Uri) -> Uri {
+    if uri.scheme().is_none() && uri.authority().is_none() {
+        return uri;
+    }
+    let path = uri.into_parts().path_and_query;
+    path.map_or_else(|| Uri::from(PathAndQuery::from_static("/")), Uri::from)
+}
+
+/// The target as servers are asked for it over HTTP/2: with scheme and host, which takes the place of `Host`.
+pub(super) fn absolute_form(uri: Uri, headers: &mut HeaderMap) -> Option<Uri> {
+    let host = headers.remove(HOST)?;
+    let path = uri.into_parts().path_and_query;
+    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::builder().scheme("http").authority(host.as_bytes()).path_and_query(path).build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn what_concerns_one_connection_ends_here() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("connection", "close, X-Secret"),
+            ("connection", "host,upgrade"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("x-kept", "2"),
+        ]);
+        assert_eq!(remove_hop_by_hop(&mut headers), Some(HeaderValue::from_static("websocket")));
+        assert_eq!(headers, map(&[("host", "a"), ("x-kept", "2")]));
+        let mut headers = map(&[("upgrade", "h2c")]);
+        assert_eq!(remove_hop_by_hop(&mut headers), None);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn servers_are_told_of_the_client() {
+        let sent = [("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")];
+        let ipv6 = "2001:db8::1".parse().unwrap();
+        let mut headers = map(&sent);
+        forwarded(&mut headers, ipv6, Forwarded::Set, ForwardedFields::Both);
+        let expected = [
+            ("host", "a"),
+            ("x-forwarded-for", "2001:db8::1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "a"),
+            ("forwarded", "for=\"[2001:db8::1]\";proto=http"),
+        ];
+        assert_eq!(headers, map(&expected));
+        let mut headers = map(&sent);
+        let ipv4 = "192.0.2.1".parse().unwrap();
+        forwarded(&mut headers, ipv4, Forwarded::Append, ForwardedFields::XForwarded);
+        let expected = [
+            ("host", "a"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "a"),
+        ];
+        assert_eq!(headers, map(&expected));
+        let mut headers = map(&sent);
+        forwarded(&mut headers, ipv4, Forwarded::Off, ForwardedFields::Both);
+        assert_eq!(headers, map(&sent));
+    }
+
+    #[test]
+    fn cookies_of_http2_become_one_field() {
+        let mut headers = map(&[("cookie", "a=1"), ("cookie", "b=2"), ("x", "y")]);
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn the_target_says_which_host() {
+        let mut headers = map(&[("host", "a")]);
+        let uri = Uri::from_static("http://user@b:80/x?y");
+        assert!(settle_host(&mut headers, &uri));
+        assert_eq!(headers, map(&[("host", "b:80")]));
+        assert_eq!(origin_form(uri), Uri::from_static("/x?y"));
+        assert!(!settle_host(&mut map(&[]), &Uri::from_static("/x")));
+    }
+}

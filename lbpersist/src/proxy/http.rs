@@ -1,0 +1,250 @@
+//! The way of a request: checked, given to a server, its answer passed back.
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    access_log::Entry,
+    body::{AnswerBody, ClientBody, Progress},
+    choose::{self, Tried},
+    connection::Connection,
+    exchange::Exchange,
+    headers,
+    reason::Reason,
+    scan,
+    upstream::{self, Lease},
+};
+use crate::model::{Carried, HttpSettings, ServerProtocol};
+
+/// Answers a request.
+pub(super) async fn handle(
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let service = connection.service();
+    let mut exchange = Exchange::begin(&connection, service, || Entry::of(&request));
+    Ok(match carry(&mut exchange, request).await {
+        Ok(answer) => pass(exchange, answer),
+        Err(reason) => exchange.refuse(reason),
+    })
+}
+
+/// What a server has said to a request.
+struct Answer {
+    response: Response<Incoming>,
+    /// The client asked for another protocol, and may have it.
+    upgrade: bool,
+}
+
+/// A request as it goes to servers.
+struct Outgoing {
+    request: Request<ClientBody>,
+    progress: Option<Rc<Progress>>,
+}
+
+async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answer, Reason> {
+    if let Some(reason) = exchange.refused {
+        return Err(reason);
+    }
+    let service = Arc::clone(&exchange.service);
+    let Carried::Http(settings) = &service.settings else {
+        return Err(Reason::NoServer);
+    };
+    let (mut outgoing, upgrade) = prepare(exchange, settings, request)?;
+    let client = exchange.connection.client.source;
+    let mut tried = Tried::default();
+    let mut failure = Reason::NoServer;
+    for attempt in 0..=settings.link.retries {
+        let Some(server) = choose::fresh(&service, client, exchange.number, &tried) else { break };
+        if attempt > 0 {
+            exchange.connection.shard().retries.add(1);
+        }
+        exchange.server = Some(server);
+        match ask(exchange, settings, server, outgoing).await {
+            Ok(response) => return Ok(Answer { response, upgrade }),
+            Err(Unanswered::NotSent(back)) => outgoing = *back,
+            Err(Unanswered::Failed(reason)) => return Err(reason),
+        }
+        tried.add(server);
+        failure = Reason::ConnectFailed;
+    }
+    Err(failure)
+}
+
+/// Makes of a client's request the one that servers get. Says whether it asks for another protocol.
+fn prepare(
+    exchange: &Exchange,
+    settings: &HttpSettings,
+    request: Request<Incoming>,
+) -> Result<(Outgoing, bool), Reason> {
+    let (mut parts, body) = request.into_parts();
+    let (is_http1, to_http1) =
+        (exchange.connection.is_http1, settings.server_protocol == ServerProtocol::Http1);
+    if parts.method == Method::CONNECT {
+        return Err(Reason::RefusedMethod);
+    }
+    let length = parts.headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|value| scan::content_length(value.as_bytes()));
+    if length.zip(settings.max_body_bytes).is_some_and(|(length, most)| length > most) {
+        return Err(Reason::BodyTooLarge);
+    }
+    if !headers::settle_host(&mut parts.headers, &parts.uri) {
+        if parts.version != Version::HTTP_10 {
+            return Err(Reason::BadHost);
+        }
+        let listen = exchange.service.listen.to_string();
+        parts.headers.extend(HeaderValue::try_from(listen).ok().map(|host| (HOST, host)));
+    }
+    let takes_trailers = headers::remove_te(&mut parts.headers);
+    let upgrade = headers::remove_hop_by_hop(&mut parts.headers)
+        .filter(|wanted| !wanted.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        .filter(|_| is_http1 && to_http1 && body.is_end_stream());
+    parts.headers.remove(EXPECT);
+    if !is_http1 {
+        headers::join_cookies(&mut parts.headers);
+    }
+    let source = exchange.connection.client.source.ip();
+    let (how, fields) = (settings.forwarded, settings.forwarded_fields);
+    headers::forwarded(&mut parts.headers, source, how, fields);
+    if to_http1 && !body.is_end_stream() && length.is_none() {
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if !to_http1 && takes_trailers {
+        parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let asks_upgrade = upgrade.is_some();
+    if let Some(wanted) = upgrade {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, wanted);
+    }
+    parts.uri = if to_http1 {
+        headers::origin_form(parts.uri)
+    } else {
+        headers::absolute_form(parts.uri, &mut parts.headers).ok_or(Reason::BadHost)?
+    };
+    parts.version = if to_http1 { Version::HTTP_11 } else { Version::HTTP_2 };
+    parts.extensions.clear();
+    let (most, limit) = (settings.max_body_bytes, settings.timeouts.body);
+    let (body, progress) = ClientBody::new(body, most, limit, &exchange.connection.link);
+    Ok((Outgoing { request: Request::from_parts(parts, body), progress }, asks_upgrade))
+}
+
+/// Why a server gave no answer.
+enum Unanswered {
+    /// It could not be reached: nothing was sent, and another one may be asked.
+    NotSent(Box<Outgoing>),
+    /// It has, or may have, seen something of the request.
+    Failed(Reason),
+}
+
+/// Asks one server, over a connection that is kept or over a new one.
+async fn ask(
+    exchange: &mut Exchange,
+    settings: &HttpSettings,
+    server: usize,
+    mut outgoing: Outgoing,
+) -> Result<Response<Incoming>, Unanswered> {
+    let server = &Arc::clone(&exchange.service).servers[server];
+    let connection = Rc::clone(&exchange.connection);
+    let pool = connection.pool(&settings.link);
+    loop {
+        let kept = pool.take(server.address, settings.server_protocol);
+        let (mut lease, is_new) = match kept {
+            Some(lease) => (lease, false),
+            None => match open(&connection, server.address, settings).await {
+                Some(lease) => (lease, true),
+                None => return Err(Unanswered::NotSent(Box::new(outgoing))),
+            },
+        };
+        exchange.times.connected = Some(Instant::now());
+        let Outgoing { request, progress } = outgoing;
+        let sent = send(&mut lease, request, progress.as_deref(), settings.timeouts.response);
+        match sent.await.map_err(Unanswered::Failed)? {
+            Ok(response) => {
+                exchange.lease = Some(lease);
+                return Ok(response);
+            }
+            Err(mut error) => match error.take_message() {
+                Some(request) => {
+                    outgoing = Outgoing { request, progress };
+                    if is_new {
+                        return Err(Unanswered::NotSent(Box::new(outgoing)));
+                    }
+                }
+                None => {
+                    let fault = progress.and_then(|progress| progress.fault());
+                    return Err(Unanswered::Failed(fault.unwrap_or(Reason::BadAnswer)));
+                }
+            },
+        }
+    }
+}
+
+/// Sends a request and waits for the header of its answer, for `limit` from the last of the request.
+async fn send(
+    lease: &mut Lease,
+    request: Request<ClientBody>,
+    progress: Option<&Progress>,
+    limit: Duration,
+) -> Result<Result<Response<Incoming>, Box<upstream::Unanswered>>, Reason> {
+    let mut sending = pin!(lease.send(request));
+    let mut until = Instant::now() + limit;
+    loop {
+        match timeout_at(until, &mut sending).await {
+            Ok(sent) => return Ok(sent),
+            // A body that is still coming is no silence of the server's.
+            Err(_) => match progress.map(|progress| progress.last() + limit) {
+                Some(later) if later > Instant::now() => until = later,
+                _ => return Err(Reason::AnswerTimeout),
+            },
+        }
+    }
+}
+
+async fn open(
+    connection: &Connection,
+    server: SocketAddr,
+    settings: &HttpSettings,
+) -> Option<Lease> {
+    let opened = upstream::connect(server, &settings.link, connection.client).await;
+    let stream =
+        opened.inspect_err(|error| tracing::debug!(%server, %error, "cannot connect")).ok()?;
+    connection.shard().server_connections.add(1);
+    Lease::new(server, stream, settings.server_protocol).await.ok()
+}
+
+/// Makes of a server's answer the one that the client gets.
+fn pass(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+    let Answer { response, upgrade } = answer;
+    let (mut parts, body) = response.into_parts();
+    let protocol = headers::remove_hop_by_hop(&mut parts.headers);
+    parts.extensions.clear();
+    parts.version = Version::HTTP_11;
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(protocol) = protocol.filter(|_| upgrade) else {
+            exchange.lease = None;
+            return exchange.refuse(Reason::BadAnswer);
+        };
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, protocol);
+        exchange.answered_with(parts.status);
+        let connection = Rc::clone(&exchange.connection);
+        connection.link.turn_raw();
+        connection.upgrade(exchange);
+        return Response::from_parts(parts, AnswerBody::Own(None));
+    }
+    if exchange.connection.is_http1 && exchange.connection.is_closing() {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    exchange.answered_with(parts.status);
+    let limit = exchange.settings().map(|settings| settings.timeouts.response_body);
+    let body = AnswerBody::of_server(body, exchange, limit.unwrap_or_default());
+    Response::from_parts(parts, body)
+}

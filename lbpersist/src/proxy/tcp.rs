@@ -1,0 +1,80 @@
+//! A connection of mode `tcp`: a server is chosen, and everything is carried to it and back.
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    access_log::Times,
+    choose::{self, Tried},
+    proxy_protocol::Addresses,
+    reason::Reason,
+    relay::{Tally, relay},
+    snapshot::Service,
+    upstream,
+    worker::Worker,
+};
+use crate::model::TcpSettings;
+
+/// Carries a connection to its end. `first` has been read from the client already.
+pub(super) async fn carry(
+    worker: Rc<Worker>,
+    service: Arc<Service>,
+    settings: TcpSettings,
+    mut client: TcpStream,
+    addresses: Addresses,
+    first: Vec<u8>,
+) {
+    let shard = Arc::clone(service.counters.shard(worker.number));
+    let mut times = Times::begin();
+    let carried = Tally::default();
+    let mut server = None;
+    let reason = match open(&worker, &service, settings, addresses).await {
+        Ok((number, mut stream)) => {
+            server = Some(service.servers[number].address);
+            times.connected = Some(Instant::now());
+            let first = [&first[..], &[]];
+            let ended = relay(&mut client, &mut stream, first, settings.idle_timeout, &carried);
+            ended.await.err().unwrap_or(Reason::Carried)
+        }
+        Err(reason) => reason,
+    };
+    if reason != Reason::Carried {
+        // An end that nobody agreed to must not look like one that both did.
+        let _ = client.set_zero_linger();
+    }
+    shard.outcome(reason);
+    let bytes = [carried.received.get(), carried.sent.get()];
+    shard.received_bytes.add(bytes[0]);
+    shard.sent_bytes.add(bytes[1]);
+    worker.log.connection(&service, addresses.source, server, bytes, reason, &times);
+}
+
+async fn open(
+    worker: &Worker,
+    service: &Service,
+    settings: TcpSettings,
+    addresses: Addresses,
+) -> Result<(usize, TcpStream), Reason> {
+    let shard = service.counters.shard(worker.number);
+    let number = worker.next_number();
+    let mut tried = Tried::default();
+    let mut failure = Reason::NoServer;
+    for attempt in 0..=settings.link.retries {
+        let Some(chosen) = choose::fresh(service, addresses.source, number, &tried) else { break };
+        if attempt > 0 {
+            shard.retries.add(1);
+        }
+        let server = &service.servers[chosen];
+        match upstream::connect(server.address, &settings.link, addresses).await {
+            Ok(stream) => {
+                shard.server_connections.add(1);
+                return Ok((chosen, stream));
+            }
+            Err(error) => tracing::debug!(server = %server.address, %error, "cannot connect"),
+        }
+        tried.add(chosen);
+        failure = Reason::ConnectFailed;
+    }
+    Err(failure)
+}
