@@ -7,6 +7,8 @@
 
 pub mod connection;
 pub mod counter;
+pub mod fragment;
+pub mod front;
 pub mod hash;
 pub mod layout;
 pub mod maintenance;

@@ -7,6 +7,8 @@
 use crate::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{ServerCounters, ServiceCounters},
+    fragment::{FragmentKey, FragmentWay},
+    front::Front,
     layout::{Layout, Name, NameKey},
     net::{Address, Endpoint},
     persistence::{Entry, EntryKey},
@@ -32,6 +34,9 @@ pod!(
     Endpoint,
     Entry,
     EntryKey,
+    FragmentKey,
+    FragmentWay,
+    Front,
     Handshake,
     Layout,
     Name,

@@ -14,7 +14,7 @@ pub enum Reason {
     NotIp = 3,
     /// From a server to this machine itself, such as the answer to a health check: passed to the stack.
     ToThisMachine = 4,
-    /// A fragment, to a service or not: passed to the stack.
+    /// A fragment that is none of ours: passed to the stack.
     Fragment = 5,
     /// Headers cut short or in contradiction to each other: passed to the stack, which knows what to do with them.
     Malformed = 6,
@@ -28,9 +28,9 @@ pub enum Reason {
     NoRoute = 10,
     /// The packet has been through too many routers: dropped.
     HopLimit = 11,
-    /// A protocol other than TCP and UDP, to a service or not: passed to the stack.
+    /// A protocol other than TCP and UDP, or ICMP that is none of ours: passed to the stack.
     OtherProtocol = 12,
-    /// Too big for the tunnel to its server: answered with the size that fits.
+    /// Too big for the way on, or the tunnel to its server: answered with the size that fits.
     TooBig = 13,
     /// From an address that no client has: a service's or a server's own, or one that is never a source. Dropped: an answer to
     /// it would come back as another client's packet, for ever.
@@ -39,11 +39,21 @@ pub enum Reason {
     ServerGone = 15,
     /// To a service or from a server, but with a routing header that leads on from there: dropped.
     SourceRouted = 16,
+    /// An ICMP error about a server's packet, sent to that server.
+    ErrorForwarded = 17,
+    /// An ICMP error about a client's packet, sent to that client.
+    ErrorReturned = 18,
+    /// A ping to a service's address: answered.
+    EchoAnswered = 19,
+    /// A later fragment to a service, of a packet whose first one was not seen: dropped.
+    FragmentLost = 20,
+    /// A fragment to a service that ends within the transport header, begins there, or goes beyond the longest packet: dropped.
+    FragmentRefused = 21,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -61,6 +71,11 @@ impl Reason {
         Self::ImpossibleSource,
         Self::ServerGone,
         Self::SourceRouted,
+        Self::ErrorForwarded,
+        Self::ErrorReturned,
+        Self::EchoAnswered,
+        Self::FragmentLost,
+        Self::FragmentRefused,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -86,6 +101,11 @@ impl Reason {
             Self::ImpossibleSource => "impossible_source",
             Self::ServerGone => "server_gone",
             Self::SourceRouted => "source_routed",
+            Self::ErrorForwarded => "error_forwarded",
+            Self::ErrorReturned => "error_returned",
+            Self::EchoAnswered => "echo_answered",
+            Self::FragmentLost => "fragment_lost",
+            Self::FragmentRefused => "fragment_refused",
         }
     }
 
@@ -97,7 +117,9 @@ impl Reason {
             Self::NotOurs => "passed to the stack: neither to a service nor from a server",
             Self::NotIp => "passed to the stack: neither IPv4 nor IPv6",
             Self::ToThisMachine => "passed to the stack: from a server to this machine itself",
-            Self::Fragment => "passed to the stack: a fragment",
+            Self::Fragment => {
+                "passed to the stack: a fragment, neither to a service nor from a server"
+            }
             Self::Malformed => "passed to the stack: headers cut short or contradictory",
             Self::NoServer => "refused or dropped: no server may take the client",
             Self::ServerDown => "refused: the client's server is down and it may have no other",
@@ -107,12 +129,17 @@ impl Reason {
             }
             Self::HopLimit => "dropped: time to live or hop limit used up",
             Self::OtherProtocol => "passed to the stack: neither TCP nor UDP",
-            Self::TooBig => "answered: too big for the tunnel to the server",
+            Self::TooBig => "answered: too big for the way on",
             Self::ImpossibleSource => "dropped: from a service, a server's port, or nobody",
             Self::ServerGone => "reset: the connection's server is down or gone",
             Self::SourceRouted => {
                 "dropped: has a routing header that leads on from its destination"
             }
+            Self::ErrorForwarded => "sent to the server whose packet it speaks of: an ICMP error",
+            Self::ErrorReturned => "sent to the client whose packet it speaks of: an ICMP error",
+            Self::EchoAnswered => "answered: a ping to a service's address",
+            Self::FragmentLost => "dropped: a fragment to a service whose first one was not seen",
+            Self::FragmentRefused => "dropped: a fragment that cuts a header or overlaps one",
         }
     }
 }

@@ -14,9 +14,11 @@ pub struct Route {
     pub interface: u32,
     /// From that interface to the gateway, for [`kind::GATEWAY`].
     pub frame: FrameAddresses,
+    /// The largest IP packet that the interface carries, in bytes.
+    pub mtu: u32,
 }
 
-const _: () = assert!(size_of::<Route>() == 20);
+const _: () = assert!(size_of::<Route>() == 24);
 
 /// What a [`Route`] says.
 pub mod kind {

@@ -4,13 +4,17 @@
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Reads whatever headers a packet has: VLAN tags, IPv4 options, IPv6 extension headers, fragments, ICMP.
+    /// Reads whatever headers a packet has: VLAN tags, IPv4 options, IPv6 extension headers.
     Uncommon = 0,
+    /// Carries ICMP errors and answers pings.
+    Icmp = 1,
+    /// Carries the fragments after the first.
+    Fragment = 2,
 }
 
 impl Stage {
     /// All stages, by place.
-    pub const ALL: [Self; 1] = [Self::Uncommon];
+    pub const ALL: [Self; 3] = [Self::Uncommon, Self::Icmp, Self::Fragment];
 
     /// How many stages there can be before the map has to grow.
     pub const CAPACITY: u32 = 8;
@@ -19,6 +23,8 @@ impl Stage {
     pub const fn program(self) -> &'static str {
         match self {
             Self::Uncommon => "uncommon",
+            Self::Icmp => "icmp",
+            Self::Fragment => "fragment",
         }
     }
 }

@@ -2,20 +2,16 @@
 //! other three), so that the server sees it as the client sent it and answers the client itself.
 
 use aya_ebpf::programs::XdpContext;
-use lbpersist_common::server::Server;
+use lbpersist_common::{
+    server::Server,
+    service::{Pool, forwarding},
+};
 use network_types::{
     eth::{EthHdr, EtherType},
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
-use crate::{
-    checksum::Sum,
-    cursor::Cursor,
-    frame, load,
-    parse::{Network, Packet},
-    resize,
-    tags::Head,
-};
+use crate::{checksum::Sum, cursor::Cursor, frame, load, parse::Network, resize, tags::Head};
 
 const HOPS: u8 = 64;
 /// Protocol numbers of a packet within a packet.
@@ -23,26 +19,34 @@ const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const DO_NOT_FRAGMENT: [u8; 2] = [0x40, 0];
 
-/// How many bytes fit through the tunnel to `server`, if the packet has more.
+/// How many bytes an IP packet to `server` may have.
 #[inline(always)]
-pub(crate) fn too_narrow(packet: &Packet<'_>, server: &Server) -> Option<u16> {
-    let outer = if server.tunnel_source.is_ipv4() { Ipv4Hdr::LEN } else { Ipv6Hdr::LEN } as u16;
-    let fits = server.mtu.wrapping_sub(outer);
-    (packet.network.total_length() > u32::from(fits)).then_some(fits)
+pub(crate) fn fits(server: &Server, pool: &Pool) -> u32 {
+    let mtu = u32::from(server.mtu);
+    if pool.forwarding != forwarding::TUNNEL {
+        return mtu;
+    }
+    let outer = if server.tunnel_source.is_ipv4() { Ipv4Hdr::LEN } else { Ipv6Hdr::LEN };
+    mtu.saturating_sub(outer as u32)
 }
 
 /// Puts the packet into one to `server`. What pointed into it no longer does. `None` when there is no room.
 #[inline(always)]
-pub(crate) fn tunnel(context: &XdpContext, packet: &Packet<'_>, server: &Server) -> Option<()> {
-    let inner = packet.network.total_length() as u16;
-    let (protocol, class) = match &packet.network {
+pub(crate) fn tunnel(
+    context: &XdpContext,
+    network: &Network<'_>,
+    tags: usize,
+    server: &Server,
+) -> Option<()> {
+    let inner = network.total_length() as u16;
+    let (protocol, class) = match network {
         Network::V4(header) => (IPV4, header.tos),
         Network::V6(header) => (IPV6, header.vcf[0] << 4 | header.vcf[1] >> 4),
     };
     if server.tunnel_source.is_ipv4() {
-        in_ipv4(context, packet.tags, server, inner, protocol, class)
+        in_ipv4(context, tags, server, inner, protocol, class)
     } else {
-        in_ipv6(context, packet.tags, server, inner, protocol, class)
+        in_ipv6(context, tags, server, inner, protocol, class)
     }
 }
 

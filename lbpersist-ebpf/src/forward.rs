@@ -14,7 +14,7 @@ use lbpersist_common::{
 };
 
 use crate::{
-    answer, clock, count, encapsulate, frame,
+    answer, clock, count, encapsulate, fragment, frame,
     maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
     parse::{Flow, Packet, Unread},
     rewrite, select, stage,
@@ -23,9 +23,11 @@ use crate::{
 };
 
 /// Where a frame goes next.
-struct Hop<'map> {
-    interface: u32,
-    frame: &'map FrameAddresses,
+pub(crate) struct Hop<'map> {
+    pub(crate) interface: u32,
+    pub(crate) frame: &'map FrameAddresses,
+    /// The largest IP packet that the interface carries, in bytes.
+    pub(crate) mtu: u32,
 }
 
 /// Decides on a packet, counts it under exactly one reason, and carries it if it is ours.
@@ -64,8 +66,7 @@ pub(crate) fn carry(
         Some(service) => service,
         None => {
             if let Some(reverse) = select::reverse(flow) {
-                let sent = to_client(context, &mut packet, flow, reverse);
-                return sent.map(|to| (to, Reason::Returned));
+                return to_client(context, &mut packet, flow, reverse);
             }
             // Last, since a prefix may be around everything, servers and clients too.
             wide::on_a_prefix(&flow.to).ok_or(Reason::NotOurs)?
@@ -82,7 +83,7 @@ fn to_server(
     service: &Service,
 ) -> Result<(Verdict, Reason), Reason> {
     // Before the tables are told of a packet that goes no further.
-    rewrite::may_hop(packet)?;
+    rewrite::may_hop(&packet.network)?;
     let pool = select::pool(service)?;
     let number = match select::server(flow, service, pool) {
         Ok(number) => number,
@@ -95,12 +96,14 @@ fn to_server(
     if server.interface == 0 {
         return Err(Reason::NoNextHop);
     }
-    if pool.forwarding == forwarding::TUNNEL
-        && let Some(fits) = encapsulate::too_narrow(packet, server)
-    {
-        return Ok((answer::too_big(context, fits), Reason::TooBig));
+    let fits = encapsulate::fits(server, pool);
+    if packet.network.total_length() > fits {
+        return Ok((answer::too_big(context, fits as u16), Reason::TooBig));
     }
-    rewrite::hop(packet);
+    if let Some(id) = packet.fragment {
+        fragment::note(flow, id, &fragment::to_server(number, service.index));
+    }
+    rewrite::hop(&mut packet.network);
     let length = packet.length;
     count::service(service.index, |counters| {
         counters.packets += 1;
@@ -112,7 +115,8 @@ fn to_server(
     });
     match pool.forwarding {
         forwarding::TUNNEL => {
-            encapsulate::tunnel(context, packet, server).ok_or(Reason::NoNextHop)?;
+            encapsulate::tunnel(context, &packet.network, packet.tags, server)
+                .ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => rewrite::frame(packet, &server.frame),
         _ => {
@@ -130,10 +134,16 @@ fn to_client(
     packet: &mut Packet<'_>,
     flow: &Flow,
     reverse: &Reverse,
-) -> Result<Verdict, Reason> {
+) -> Result<(Verdict, Reason), Reason> {
     let hop = hop_to(&flow.to.address)?;
-    rewrite::may_hop(packet)?;
-    rewrite::hop(packet);
+    rewrite::may_hop(&packet.network)?;
+    if packet.network.total_length() > hop.mtu {
+        return Ok((answer::too_big(context, hop.mtu as u16), Reason::TooBig));
+    }
+    if let Some(id) = packet.fragment {
+        fragment::note(flow, id, &fragment::to_client(&reverse.address, reverse.service_index));
+    }
+    rewrite::hop(&mut packet.network);
     select::note_answer(flow, reverse);
     rewrite::source(packet, flow, &reverse.address, reverse.port_for(flow.from.port));
     let length = packet.length;
@@ -142,16 +152,18 @@ fn to_client(
         counters.answer_bytes += length;
     });
     rewrite::frame(packet, hop.frame);
-    Ok(send(context, hop.interface))
+    Ok((send(context, hop.interface), Reason::Returned))
 }
 
 /// The next hop on the way to a client.
 #[inline(always)]
-fn hop_to(client: &Address) -> Result<Hop<'static>, Reason> {
+pub(crate) fn hop_to(client: &Address) -> Result<Hop<'static>, Reason> {
     let route = ROUTES.get(&Key::new(128, *client)).ok_or(Reason::NoRoute)?;
     match route.kind {
         kind::LOCAL => Err(Reason::ToThisMachine),
-        kind::GATEWAY => Ok(Hop { interface: route.interface, frame: &route.frame }),
+        kind::GATEWAY => {
+            Ok(Hop { interface: route.interface, frame: &route.frame, mtu: route.mtu })
+        }
         kind::ON_LINK => neighbour(client, route),
         _ => Err(Reason::NoRoute),
     }
@@ -165,11 +177,11 @@ fn neighbour(client: &Address, route: &Route) -> Result<Hop<'static>, Reason> {
         let _ = WANTED.insert(&key, &clock::now_ns(), 0);
         return Err(Reason::NoRoute);
     };
-    Ok(Hop { interface: route.interface, frame: &neighbour.frame })
+    Ok(Hop { interface: route.interface, frame: &neighbour.frame, mtu: route.mtu })
 }
 
 #[inline(always)]
-fn send(context: &XdpContext, interface: u32) -> Verdict {
+pub(crate) fn send(context: &XdpContext, interface: u32) -> Verdict {
     if context.ingress_ifindex() == interface as usize {
         return Verdict::Transmit;
     }

@@ -20,9 +20,13 @@ mod count;
 mod decapsulate;
 mod encapsulate;
 mod forward;
+mod fragment;
 mod frame;
+mod front;
+mod icmp;
 mod maintain;
 mod maps;
+mod peek;
 mod persistence;
 mod resize;
 mod rewrite;
@@ -47,6 +51,18 @@ pub(crate) fn lbpersist(context: XdpContext) -> u32 {
 #[xdp(frags)]
 pub(crate) fn uncommon(context: XdpContext) -> u32 {
     uncommon::packet(&context).action()
+}
+
+/// Carries ICMP errors and answers pings: `uncommon` hands them on.
+#[xdp(frags)]
+pub(crate) fn icmp(context: XdpContext) -> u32 {
+    icmp::packet(&context).action()
+}
+
+/// Carries the fragments after the first: `uncommon` hands them on.
+#[xdp(frags)]
+pub(crate) fn fragment(context: XdpContext) -> u32 {
+    fragment::packet(&context).action()
 }
 
 /// Answers the daemon's [`lbpersist_common::maintenance::Request`]s.

@@ -11,6 +11,8 @@ use aya_ebpf::{
 use lbpersist_common::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
+    fragment::{FragmentKey, FragmentWay},
+    front::Front,
     layout::{Layout, Name, NameKey},
     net::Address,
     persistence::{Entry, EntryKey},
@@ -98,13 +100,21 @@ pub(crate) static PEERS: LpmTrie<Address, u32, 1_024> = LpmTrie::new();
 #[btf_map(name = "unpacked")]
 pub(crate) static UNPACKED: PerCpuArray<u64, { Outcome::CAPACITY as usize }> = PerCpuArray::new();
 
+/// Addresses that services are on. Written by the daemon; read per ping, ICMP error and fragment.
+#[btf_map(name = "fronts")]
+pub(crate) static FRONTS: HashMap<Address, Front, 16_384, ON_DEMAND> = HashMap::new();
+
+/// Where the fragments of a packet go. Written per first fragment; read per later one.
+#[btf_map(name = "fragments")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentWay, 4_096> = LruHashMap::new();
+
 /// Programs that packets are handed on to, by [`Stage`]. Written by the daemon at start.
 #[btf_map(name = "stages")]
 pub(crate) static STAGES: ProgramArray<{ Stage::CAPACITY as usize }> = ProgramArray::new();
 
-/// Where the headers of the packet in work stand: a scratch pad, of no meaning between two packets.
+/// Where the headers of the packet in work stand, and those of the packet it quotes: a scratch pad, of no meaning between two packets.
 #[btf_map(name = "shape")]
-pub(crate) static SHAPE: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub(crate) static SHAPE: PerCpuArray<u64, 2> = PerCpuArray::new();
 
 /// Packets by [`Reason`]. Written per packet; read by the CLI.
 #[btf_map(name = "verdicts")]

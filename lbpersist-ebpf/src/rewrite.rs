@@ -45,6 +45,48 @@ pub(crate) fn source(packet: &mut Packet<'_>, flow: &Flow, address: &Address, po
     transport(packet, change, flow.from.port, port, Port::Source);
 }
 
+/// One of the two ends of a packet.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    Source,
+    Destination,
+}
+
+impl End {
+    /// The one that this one is in packets the other way round.
+    #[inline(always)]
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+}
+
+/// Replaces an address and nothing behind the IP header; returns what that changes below a checksum with the addresses in it.
+#[inline(always)]
+pub(crate) fn address(network: &mut Network<'_>, end: End, address: &Address) -> Change {
+    match network {
+        Network::V4(header) => {
+            let change = match end {
+                End::Source => ipv4_address(&mut header.src_addr, address),
+                End::Destination => ipv4_address(&mut header.dst_addr, address),
+            };
+            header.check = change.apply(header.check);
+            change
+        }
+        Network::V6(header) => {
+            let field = match end {
+                End::Source => &mut header.src_addr,
+                End::Destination => &mut header.dst_addr,
+            };
+            let was = load::address(field);
+            load::set_address(field, address);
+            Change::NONE.and_u128(was.words(), address.words())
+        }
+    }
+}
+
 #[inline(always)]
 fn ipv4_address(field: &mut [u8; 4], address: &Address) -> Change {
     let (was, is) = (load::u32(field), u32::from_ne_bytes(address.ipv4_octets()));
@@ -54,8 +96,8 @@ fn ipv4_address(field: &mut [u8; 4], address: &Address) -> Change {
 
 /// Whether the packet may go through one more router.
 #[inline(always)]
-pub(crate) fn may_hop(packet: &Packet<'_>) -> Result<(), Reason> {
-    let left = match &packet.network {
+pub(crate) fn may_hop(network: &Network<'_>) -> Result<(), Reason> {
+    let left = match network {
         Network::V4(header) => header.ttl,
         Network::V6(header) => header.hop_limit,
     };
@@ -64,8 +106,8 @@ pub(crate) fn may_hop(packet: &Packet<'_>) -> Result<(), Reason> {
 
 /// Takes one from the time to live or hop limit of a packet that [`may_hop`].
 #[inline(always)]
-pub(crate) fn hop(packet: &mut Packet<'_>) {
-    match &mut packet.network {
+pub(crate) fn hop(network: &mut Network<'_>) {
+    match network {
         Network::V4(header) => {
             let was = [header.ttl, header.proto];
             header.ttl -= 1;

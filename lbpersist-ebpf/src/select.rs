@@ -98,11 +98,27 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
     if !flow.from.address.may_be_source() || is_ours(&flow.from) {
         return Err(Reason::ImpossibleSource).into();
     }
+    let visit = visit(flow, service, pool, SlotPlace { place, side });
+    if flow.to.protocol == u16::from(net::TCP) {
+        connection::server(&visit, flow.flags, flow.numbers.acknowledgement).into()
+    } else {
+        udp::server(&visit).into()
+    }
+}
+
+/// A client at the door of `service`.
+#[inline(always)]
+pub(crate) fn visit<'a>(
+    flow: &Flow,
+    service: &'a Service,
+    pool: &'a Pool,
+    slot: SlotPlace,
+) -> Visit<'a> {
     let destination = service.destination(&flow.to.address);
-    let visit = Visit {
+    Visit {
         service,
         pool,
-        slot: SlotPlace { place, side },
+        slot,
         entry: entry_key(&flow.from.address, service.scope, pool, destination),
         connection: ConnectionKey {
             client: flow.from.address,
@@ -112,11 +128,6 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
             destination,
             reserved: 0,
         },
-    };
-    if flow.to.protocol == u16::from(net::TCP) {
-        connection::server(&visit, flow.flags, flow.numbers.acknowledgement).into()
-    } else {
-        udp::server(&visit).into()
     }
 }
 
@@ -160,8 +171,9 @@ fn entry_key(client: &Address, scope: u32, pool: &Pool, destination: Destination
     EntryKey { client: pool.masked(client), scope, destination }
 }
 
+/// The slot of a client.
 #[inline(always)]
-fn slot(flow: &Flow, service: &Service, pool: &Pool) -> Option<SlotPlace> {
+pub(crate) fn slot(flow: &Flow, service: &Service, pool: &Pool) -> Option<SlotPlace> {
     let destination = service.destination(&flow.to.address);
     let hash = pool.slot_hash(&flow.from.address, flow.from.port, &destination);
     let place = RINGS.get_value_ptr_mut(service.pool, &slot_of(hash, pool.slots))?;

@@ -2,13 +2,14 @@
 //! their headers stand they are carried as all others are.
 
 use aya_ebpf::programs::XdpContext;
-use lbpersist_common::{net, reason::Reason};
+use lbpersist_common::{net, reason::Reason, stage::Stage};
 
 use crate::{
-    forward, frame,
+    forward, fragment, frame, icmp,
     parse::Packet,
     select,
     shape::{Piece, Shape},
+    stage,
     verdict::Verdict,
 };
 
@@ -21,20 +22,43 @@ pub(crate) fn packet(context: &XdpContext) -> Verdict {
 
 #[inline(always)]
 fn carry(context: &XdpContext, shape: Shape) -> Result<(Verdict, Reason), Reason> {
-    if shape.piece() != Piece::Whole {
+    if shape.piece() == Piece::Later {
+        stage::jump(context, Stage::Fragment);
         return Err(Reason::Fragment);
     }
     match shape.protocol() {
         net::TCP | net::UDP => {
-            let packet = Packet::at(frame::cursor(context), shape, frame::length(context))?;
+            let packet = read(context, shape)?;
             let flow = packet.flow();
             if shape.is_source_routed()
                 && (select::service(&flow).is_some() || select::reverse(&flow).is_some())
             {
                 return Err(Reason::SourceRouted);
             }
-            forward::carry(context, packet, &flow)
+            match forward::carry(context, packet, &flow) {
+                Err(Reason::NotOurs) if shape.piece() == Piece::First => Err(Reason::Fragment),
+                result => result,
+            }
         }
+        icmp::ICMP | icmp::ICMPV6 if shape.piece() == Piece::Whole => {
+            if (shape.protocol() == icmp::ICMPV6) == shape.is_ipv6() {
+                stage::jump(context, Stage::Icmp);
+            }
+            Err(Reason::OtherProtocol)
+        }
+        _ if shape.piece() == Piece::First => Err(Reason::Fragment),
         _ => Err(Reason::OtherProtocol),
+    }
+}
+
+/// The headers of a packet, whole or the first fragment of one, which must have all of them.
+#[inline(always)]
+fn read(context: &XdpContext, shape: Shape) -> Result<Packet<'_>, Reason> {
+    let result = Packet::at(frame::cursor(context), shape, frame::length(context));
+    match result {
+        Err(Reason::Malformed) if shape.piece() == Piece::First => {
+            Err(fragment::refused(context, shape, Reason::Malformed))
+        }
+        result => result,
     }
 }

@@ -51,9 +51,14 @@ impl Verdict {
             | Reason::TooBig
             | Reason::ImpossibleSource
             | Reason::ServerGone
-            | Reason::SourceRouted => Self::Drop,
+            | Reason::SourceRouted
+            | Reason::FragmentLost
+            | Reason::FragmentRefused => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
+            | Reason::ErrorForwarded
+            | Reason::ErrorReturned
+            | Reason::EchoAnswered
             | Reason::NotOurs
             | Reason::NotIp
             | Reason::ToThisMachine

@@ -89,6 +89,12 @@ impl Change {
         change
     }
 
+    /// With another change.
+    #[inline(always)]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum after the change.
     #[inline(always)]
     pub fn apply(self, checksum: [u8; 2]) -> [u8; 2] {

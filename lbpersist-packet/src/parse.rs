@@ -163,7 +163,7 @@ impl<'packet> Packet<'packet> {
         let (network, total, id) = if shape.is_ipv6() {
             let header: &mut Ipv6Hdr = cursor.take().ok_or(Reason::Malformed)?;
             let total = usize::from(u16::from_be_bytes(header.payload_len)) + Ipv6Hdr::LEN;
-            let id = if is_fragment { identification(cursor, shape)? } else { 0 };
+            let id = if is_fragment { identification(cursor, shape)?.id } else { 0 };
             (Network::V6(header), total, id)
         } else {
             let header: &mut Ipv4Hdr = cursor.take().ok_or(Reason::Malformed)?;
@@ -299,6 +299,24 @@ impl Network<'_> {
         }
     }
 
+    /// Bytes of the header without options or extension headers.
+    #[inline(always)]
+    pub fn plain_length(&self) -> usize {
+        match self {
+            Self::V4(_) => Ipv4Hdr::LEN,
+            Self::V6(_) => Ipv6Hdr::LEN,
+        }
+    }
+
+    /// The checksum of an IPv4 header; zeros for IPv6, which has none.
+    #[inline(always)]
+    pub fn check(&self) -> [u8; 2] {
+        match self {
+            Self::V4(header) => header.check,
+            Self::V6(_) => [0; 2],
+        }
+    }
+
     /// Source and destination.
     #[inline(always)]
     pub fn addresses(&self) -> (Address, Address) {
@@ -349,10 +367,22 @@ fn long_enough(needed: usize, seen: usize, whole: impl FnOnce() -> usize) -> Res
     if needed <= whole { Ok(whole as u64) } else { Err(Unread::Not(Reason::Malformed)) }
 }
 
-/// What the fragments of an IPv6 packet have in common. `cursor` is behind the IPv6 header.
+/// What the fragment header of an IPv6 packet says (RFC 8200, section 4.5).
+pub struct FragmentHeader {
+    /// The packet's identification.
+    pub id: u32,
+    /// Where the fragment begins in its packet, in bytes, but for the lowest three bits.
+    pub place: u16,
+}
+
+/// What the fragment header of an IPv6 packet says. `cursor` is behind the IPv6 header.
+///
+/// # Errors
+///
+/// [`Reason::Malformed`] when the packet ends before.
 #[inline(always)]
-pub fn identification(mut cursor: Cursor, shape: Shape) -> Result<u32, Reason> {
+pub fn identification(mut cursor: Cursor, shape: Shape) -> Result<FragmentHeader, Reason> {
     cursor.skip(shape.fragment_header().wrapping_sub(Ipv6Hdr::LEN));
-    let [_, id]: [[u8; 4]; 2] = *cursor.take().ok_or(Reason::Malformed)?;
-    Ok(u32::from_be_bytes(id))
+    let [[_, _, high, low], id]: [[u8; 4]; 2] = *cursor.take().ok_or(Reason::Malformed)?;
+    Ok(FragmentHeader { id: u32::from_be_bytes(id), place: u16::from_be_bytes([high, low]) })
 }

@@ -212,11 +212,14 @@ fn describe_settings(out: &mut String, model: &Model) {
         connection_table,
         handshake_table,
         sweep_interval,
+        answer_echo,
     } = model.data_path;
     let sweep = duration::format(sweep_interval);
     let idle = model.idle_limits;
     let [tcp, closing, handshake, udp] =
         [idle.tcp, idle.tcp_closing, idle.handshake, idle.udp].map(duration::format);
+    let pings = if answer_echo { "answered" } else { "passed to the stack" };
+    let _ = writeln!(out, "pings to services: {pings}");
     let _ = writeln!(out, "rings: {ring_size} slots");
     let _ = writeln!(
         out,

@@ -135,6 +135,7 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
             "connection_table",
             "handshake_table",
             "sweep_interval",
+            "answer_echo",
         ],
         later: &[],
     };
@@ -159,6 +160,7 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
         sweep_interval: table
             .duration("sweep_interval", Duration::from_millis(100)..=MINUTE)
             .or(default.sweep_interval),
+        answer_echo: table.boolean("answer_echo").or(default.answer_echo),
     };
     (settings, ring_size.known().map(|size| size.line))
 }

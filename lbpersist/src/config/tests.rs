@@ -200,7 +200,7 @@ fn a_profile_with_defaults_and_one_that_is_off() {
 #[test]
 fn every_setting_arrives() {
     let text = "[data_path]\nring_size = 11\nentry_table = 1024\nconnection_table = 2048\n\
-        handshake_table = 4096\nsweep_interval = \"100ms\"\n\
+        handshake_table = 4096\nsweep_interval = \"100ms\"\nanswer_echo = false\n\
         [idle_limits]\ntcp = \"1s\"\ntcp_closing = \"2s\"\nhandshake = \"3s\"\nudp = \"4s\"\n";
     let model = parse(text).unwrap();
     let data_path = DataPathSettings {
@@ -209,6 +209,7 @@ fn every_setting_arrives() {
         connection_table: 2048,
         handshake_table: 4096,
         sweep_interval: Duration::from_millis(100),
+        answer_echo: false,
     };
     let [tcp, tcp_closing, handshake, udp] = [1, 2, 3, 4].map(Duration::from_secs);
     assert_eq!(model.data_path, data_path);

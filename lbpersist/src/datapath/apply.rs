@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, os::fd::AsFd};
 
 use aya::maps::{MapData, MapError, lpm_trie::Key};
 use lbpersist_common::{
+    front::Front,
     layout::{Name, NameKey, kind},
     net::{Address, Endpoint},
     ring::mark,
@@ -155,6 +156,8 @@ impl DataPath {
             Step::RemovePrefixService((bits, key)) => {
                 removing("prefix_services", maps.prefix_services.remove(&Key::new(*bits, *key)))
             }
+            Step::SetFront(key, front) => failing("fronts", maps.fronts.insert(key, front, 0)),
+            Step::RemoveFront(key) => removing("fronts", maps.fronts.remove(key)),
             Step::RemoveService(key) => removing("services", maps.services.remove(key)),
             Step::RemoveReverse(key) => removing("reverse", maps.reverse.remove(key)),
             Step::RemovePool(number) => self.remove_pool(*number),
@@ -241,6 +244,7 @@ impl DataPath {
         actual.names = maps::scan::<NameKey, Name>(&pins, "names")?.into_iter().collect();
         actual.services = maps::scan::<Endpoint, Service>(&pins, "services")?.into_iter().collect();
         actual.reverse = maps::scan::<Endpoint, Reverse>(&pins, "reverse")?.into_iter().collect();
+        actual.fronts = maps::scan::<Address, Front>(&pins, "fronts")?.into_iter().collect();
         actual.neighbours =
             maps::scan::<NeighbourKey, Neighbour>(&pins, "neighbours")?.into_iter().collect();
         for (key, service) in self.maps.prefix_services.iter().flatten() {
@@ -314,6 +318,8 @@ fn note(actual: &mut Desired, step: &Step) {
         Step::SetService(key, service) => drop(actual.services.insert(key, service)),
         Step::SetPrefixService(key, service) => drop(actual.prefix_services.insert(key, service)),
         Step::RemovePrefixService(key) => drop(actual.prefix_services.remove(&key)),
+        Step::SetFront(key, front) => drop(actual.fronts.insert(key, front)),
+        Step::RemoveFront(key) => drop(actual.fronts.remove(&key)),
         Step::RemoveService(key) => drop(actual.services.remove(&key)),
         Step::RemoveReverse(key) => drop(actual.reverse.remove(&key)),
         Step::RemovePool(number) => drop(actual.pools.remove(&number)),

@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use lbpersist_common::{
+    front::Front,
     layout::{Name, NameKey, feature, kind},
     net::{Address, Endpoint, FrameAddresses, Mac},
     route::{self, Neighbour, NeighbourKey, Route},
@@ -36,6 +37,8 @@ pub struct Desired {
     pub prefix_services: BTreeMap<PrefixPlace, Service>,
     /// `reverse`.
     pub reverse: BTreeMap<Endpoint, Reverse>,
+    /// `fronts`.
+    pub fronts: BTreeMap<Address, Front>,
     /// `pools`; `side` is left to whoever publishes the rings.
     pub pools: BTreeMap<u32, Pool>,
     /// `servers`.
@@ -93,6 +96,7 @@ impl Desired {
         for virtual_service in in_kernel {
             desired.add_service(virtual_service, facts.model, identities)?;
         }
+        desired.fronts = super::front::fronts(facts.model, &desired.services);
         desired.add_network(facts.view);
         desired.leave_out_own_addresses(facts.view);
         Ok(desired)
@@ -238,9 +242,9 @@ impl Desired {
     fn add_network(&mut self, view: &View) {
         // Without it the IPv6 default route would also match mapped IPv4 addresses that have no route of their own.
         let no_ipv4 = (96, Address::from_ipv4([0; 4]));
-        self.routes.insert(no_ipv4, route_value(&RouteTarget::Unreachable));
+        self.routes.insert(no_ipv4, route_value(&RouteTarget::Unreachable, view));
         for (prefix, target) in view.best_routes() {
-            self.routes.insert(route_key(prefix), route_value(&target));
+            self.routes.insert(route_key(prefix), route_value(&target, view));
         }
         for (&(interface, address), &mac) in &view.neighbours {
             let Some(link) = view.links.get(&interface) else { continue };
@@ -407,7 +411,7 @@ fn route_key(prefix: IpNet) -> (u32, Address) {
     }
 }
 
-fn route_value(target: &RouteTarget) -> Route {
+fn route_value(target: &RouteTarget, view: &View) -> Route {
     let (kind, interface, frame) = match *target {
         RouteTarget::Local => (route::kind::LOCAL, 0, FrameAddresses::ZERO),
         RouteTarget::OnLink { interface, .. } => {
@@ -420,7 +424,7 @@ fn route_value(target: &RouteTarget) -> Route {
             (route::kind::UNREACHABLE, 0, FrameAddresses::ZERO)
         }
     };
-    Route { kind, interface, frame }
+    Route { kind, interface, frame, mtu: view.links.get(&interface).map_or(0, |link| link.mtu) }
 }
 
 fn frame(source: [u8; 6], destination: [u8; 6]) -> FrameAddresses {

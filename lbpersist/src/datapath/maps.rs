@@ -12,6 +12,7 @@ use aya::{
 use lbpersist_common::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
+    front::Front,
     layout::{self, Layout, Name, NameKey},
     net::{Address, Endpoint},
     persistence::{Entry, EntryKey},
@@ -29,7 +30,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 24] = [
     "layout",
     "names",
     "services",
@@ -47,6 +48,8 @@ pub const NAMES: [&str; 22] = [
     "wanted",
     "peers",
     "unpacked",
+    "fronts",
+    "fragments",
     "stages",
     "verdicts",
     "events",
@@ -113,6 +116,8 @@ pub struct Maps {
     pub prefix_services: LpmTrie<MapData, PrefixKey, Service>,
     /// Services by the endpoints that answer for them.
     pub reverse: HashMap<MapData, Endpoint, Reverse>,
+    /// Addresses that services are on.
+    pub fronts: HashMap<MapData, Address, Front>,
     /// Pools by number.
     pub pools: Array<MapData, Pool>,
     /// Servers by number.
@@ -166,6 +171,7 @@ impl Maps {
             services: open(pins, "services")?,
             prefix_services: open(pins, "prefix_services")?,
             reverse: open(pins, "reverse")?,
+            fronts: open(pins, "fronts")?,
             pools: open(pins, "pools")?,
             servers: open(pins, "servers")?,
             rings: open(pins, "rings")?,

@@ -10,6 +10,7 @@ pub mod attach;
 pub mod decapsulate;
 pub mod desired;
 pub mod error;
+mod front;
 pub mod identity;
 pub mod left;
 mod listed;

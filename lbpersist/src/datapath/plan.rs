@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use lbpersist_common::{
+    front::Front,
     layout::{Name, NameKey},
     net::{Address, Endpoint},
     route::{Neighbour, NeighbourKey, Route},
@@ -34,6 +35,10 @@ pub enum Step {
     SetService(Endpoint, Service),
     /// Write a service on a prefix.
     SetPrefixService(PrefixPlace, Service),
+    /// Write an address that services are on.
+    SetFront(Address, Front),
+    /// Delete an address that services are on.
+    RemoveFront(Address),
     /// Delete a service.
     RemoveService(Endpoint),
     /// Delete a service on a prefix.
@@ -74,6 +79,9 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     let prefixes = changed(&was.prefix_services, &is.prefix_services);
     steps.extend(prefixes.map(|(k, v)| Step::SetPrefixService(k, v)));
 
+    steps.extend(changed(&was.fronts, &is.fronts).map(|(k, v)| Step::SetFront(k, v)));
+
+    steps.extend(gone(&was.fronts, &is.fronts).map(Step::RemoveFront));
     steps.extend(gone(&was.services, &is.services).map(Step::RemoveService));
     let prefixes = gone(&was.prefix_services, &is.prefix_services);
     steps.extend(prefixes.map(Step::RemovePrefixService));

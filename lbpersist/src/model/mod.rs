@@ -72,6 +72,8 @@ pub struct DataPathSettings {
     pub handshake_table: u32,
     /// Pause between two sweeps of the tables.
     pub sweep_interval: Duration,
+    /// Whether pings to services' addresses are answered here rather than passed to the stack.
+    pub answer_echo: bool,
 }
 
 impl Default for DataPathSettings {
@@ -82,6 +84,7 @@ impl Default for DataPathSettings {
             connection_table: 1 << 20,
             handshake_table: 1 << 16,
             sweep_interval: Duration::from_secs(1),
+            answer_echo: true,
         }
     }
 }
