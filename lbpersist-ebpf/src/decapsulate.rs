@@ -7,7 +7,7 @@
 use aya_ebpf::{btf_maps::lpm_trie::Key, programs::XdpContext};
 use lbpersist_common::{net::Address, tunnel::Outcome};
 use network_types::{
-    eth::{EthHdr, EtherType},
+    eth::EtherType,
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
@@ -15,6 +15,8 @@ use crate::{
     frame, load,
     maps::{PEERS, UNPACKED},
     parse, resize,
+    shape::Piece,
+    tags::Head,
     verdict::Verdict,
 };
 
@@ -38,36 +40,31 @@ pub(crate) fn packet(context: &XdpContext) -> Verdict {
 
 #[inline(always)]
 fn unpack(context: &XdpContext) -> Result<(), Outcome> {
-    let mut cursor = frame::cursor(context);
-    let ethernet: &mut EthHdr = cursor.take().ok_or(Outcome::NoTunnel)?;
-    let (outer_length, protocol, from) = if ethernet.ether_type == EtherType::Ipv4 as u16 {
-        let outer: &mut Ipv4Hdr = cursor.take().ok_or(Outcome::NoTunnel)?;
-        // Fragments and options are for the stack, which has no tunnel and will say so.
-        if outer.vihl != 0x45 || u16::from_be_bytes(outer.frags) & 0x3fff != 0 {
-            return Err(Outcome::NoTunnel);
-        }
-        (Ipv4Hdr::LEN, outer.proto, parse::mapped(&outer.src_addr))
-    } else if ethernet.ether_type == EtherType::Ipv6 as u16 {
-        let outer: &mut Ipv6Hdr = cursor.take().ok_or(Outcome::NoTunnel)?;
-        (Ipv6Hdr::LEN, outer.next_hdr, load::address(&outer.src_addr))
-    } else {
-        return Err(Outcome::NoTunnel);
-    };
-    let inner = match protocol {
+    let shape = frame::shape(context).map_err(|_| Outcome::NoTunnel)?;
+    let inner = match shape.protocol() {
         IPV4 => EtherType::Ipv4,
         IPV6 => EtherType::Ipv6,
         _ => return Err(Outcome::NoTunnel),
     };
+    let mut cursor = frame::cursor(context);
+    cursor.skip(shape.network_at());
+    let (outer_length, from) = if shape.is_ipv6() {
+        let outer: &mut Ipv6Hdr = cursor.take().ok_or(Outcome::NoTunnel)?;
+        (Ipv6Hdr::LEN, load::address(&outer.src_addr))
+    } else {
+        let outer: &mut Ipv4Hdr = cursor.take().ok_or(Outcome::NoTunnel)?;
+        (Ipv4Hdr::LEN, parse::mapped(&outer.src_addr))
+    };
+    // Fragments, options and extension headers are for the stack, which has no tunnel and will say so.
+    if shape.piece() != Piece::Whole || shape.network_length() != outer_length {
+        return Err(Outcome::NoTunnel);
+    }
     if !is_peer(&from) {
         return Err(Outcome::Stranger);
     }
-    let head = *ethernet;
+    let head = Head::read(frame::cursor(context), shape.tags()).ok_or(Outcome::NoTunnel)?;
     resize::shrink_head(context, outer_length).ok_or(Outcome::NoTunnel)?;
-    let ethernet: &mut EthHdr = frame::cursor(context).take().ok_or(Outcome::NoTunnel)?;
-    ethernet.dst_addr = head.dst_addr;
-    ethernet.src_addr = head.src_addr;
-    ethernet.ether_type = inner as u16;
-    Ok(())
+    head.of_type(inner as u16).write(&mut frame::cursor(context)).ok_or(Outcome::NoTunnel)
 }
 
 #[inline(always)]

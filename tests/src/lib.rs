@@ -19,3 +19,4 @@ pub mod server;
 pub mod sys;
 pub mod topology;
 pub mod wait;
+pub mod wire;

@@ -7,6 +7,7 @@ mod answer;
 mod closing;
 mod down;
 mod forward;
+mod headers;
 mod malformed;
 mod mask;
 mod pass;
