@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use etherparse::PacketBuilder;
 use lbpersist_common::{reason::Reason, tcp::flag};
 use lbpersist_tests::{
     packet::{Link, Packet},
     rig::{Action, Outcome},
     topology::Family,
+    wire,
 };
 
 use crate::setup::{DNS, SERVER_PORT, Text, V4, V6, WEB, client, server_address};
@@ -21,7 +21,6 @@ fn what_is_not_ours_passes_unchanged() {
     for family in Family::BOTH {
         rows.extend(foreign_packets(family));
     }
-    rows.extend(fragments());
     for (shows, packet, reason) in rows {
         let passed = Outcome { action: Action::Pass, reason, packet: packet.clone() };
         assert_eq!(rig.send(&packet).unwrap(), passed, "{shows}");
@@ -115,34 +114,8 @@ fn foreign_packets(family: Family) -> Vec<Row> {
             tcp((server_address(family, 11), SERVER_PORT).into()),
             Reason::NotOurs,
         ),
-        ("echo to the service", echo(from, service), Reason::OtherProtocol),
         ("GRE to the service", with_protocol(tcp(service), family, 47), Reason::OtherProtocol),
         ("SCTP to the service", with_protocol(tcp(service), family, 132), Reason::OtherProtocol),
-    ]
-}
-
-fn fragments() -> Vec<Row> {
-    let tcp = |family: Family| Packet::tcp(client(family, 1), family.service(WEB), flag::ACK);
-    let flagged = |high: u8, low: u8| {
-        let mut frame = tcp(V4).payload(&[1; 64]).bytes();
-        frame[14 + 6] = high;
-        frame[14 + 7] = low;
-        checked(frame)
-    };
-    let fragment_header = {
-        // Next header TCP, offset 0, more fragments.
-        let mut frame = tcp(V6).bytes();
-        frame[14 + 6] = 44;
-        frame.splice(54..54, [6, 0, 0, 1, 0, 0, 0, 9]);
-        frame[14 + 5] += 8;
-        frame
-    };
-    vec![
-        ("the first fragment", flagged(0x20, 0), Reason::Fragment),
-        ("a later fragment", flagged(0x20, 8), Reason::Fragment),
-        ("the last fragment", flagged(0, 8), Reason::Fragment),
-        ("the farthest fragment", flagged(0x1f, 0xff), Reason::Fragment),
-        ("a fragment of IPv6", fragment_header, Reason::Fragment),
     ]
 }
 
@@ -152,7 +125,7 @@ fn a_packet_that_may_be_fragmented_is_no_fragment_yet() {
     let mut frame = Packet::tcp(client(V4, 1), V4.service(WEB), flag::ACK).bytes();
     assert_eq!(frame[14 + 6], 0x40, "others may not");
     frame[14 + 6] = 0;
-    assert_eq!(rig.send(&checked(frame)).unwrap().reason, Reason::Forwarded);
+    assert_eq!(rig.send(&wire::with_header_checksum(frame)).unwrap().reason, Reason::Forwarded);
 }
 
 #[test]
@@ -179,37 +152,7 @@ fn mapped_addresses_on_the_wire_are_nobodys() {
     }
 }
 
-fn echo(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let builder = PacketBuilder::ethernet2(MAC, MAC);
-    match (from, to) {
-        (SocketAddr::V4(from), SocketAddr::V4(to)) => builder
-            .ipv4(from.ip().octets(), to.ip().octets(), 64)
-            .icmpv4_echo_request(7, 1)
-            .write(&mut bytes, b"ping")
-            .unwrap(),
-        (SocketAddr::V6(from), SocketAddr::V6(to)) => builder
-            .ipv6(from.ip().octets(), to.ip().octets(), 64)
-            .icmpv6_echo_request(7, 1)
-            .write(&mut bytes, b"ping")
-            .unwrap(),
-        (from, to) => panic!("{from} and {to} are of two families"),
-    }
-    bytes
-}
-
 fn with_protocol(mut frame: Vec<u8>, family: Family, protocol: u8) -> Vec<u8> {
     frame[if family == V4 { 14 + 9 } else { 14 + 6 }] = protocol;
-    if family == V4 { checked(frame) } else { frame }
-}
-
-/// The frame with the checksum of its IPv4 header put right.
-fn checked(mut frame: Vec<u8>) -> Vec<u8> {
-    frame[24..26].fill(0);
-    let words = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
-    let sum: u32 = words.sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
-    frame
+    if family == V4 { wire::with_header_checksum(frame) } else { frame }
 }
