@@ -159,7 +159,7 @@ impl Balancer {
     pub(crate) fn marked(&self) -> Result<usize> {
         let mut marked = 0;
         for &pool in self.data_path.actual().pools.keys() {
-            marked += self.data_path.ring(pool)?.context("a pool has no ring")?.marked();
+            marked += self.data_path.ring(pool).context("a pool has no ring")?.marked();
         }
         Ok(marked)
     }

@@ -146,6 +146,12 @@ impl Balancer {
         Ok(self.daemon.as_ref().context("the daemon is not running")?.id())
     }
 
+    /// Sends the daemon SIGHUP.
+    pub fn hang_up(&self) -> Result<()> {
+        let daemon = self.daemon.as_ref().context("the daemon is not running")?;
+        Ok(sys::signal(daemon.id(), Signal::HangUp)?)
+    }
+
     /// What the daemon has logged since its last start.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()

@@ -196,7 +196,7 @@ impl Rig {
 
     /// How many slots of the pool's ring are marked.
     pub fn marked(&mut self, pool: u32) -> Result<usize> {
-        Ok(self.data_path().ring(pool)?.context("the pool has a ring")?.marked())
+        Ok(self.data_path().ring(pool).context("the pool has a ring")?.marked())
     }
 
     /// Sweeps the handshakes at that time.

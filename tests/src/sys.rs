@@ -17,6 +17,8 @@ use std::{
 pub enum Signal {
     /// Please end.
     Terminate,
+    /// Please read your files again.
+    HangUp,
     /// End now, without a chance to clean up.
     Kill,
 }
@@ -72,6 +74,7 @@ pub fn signal(process: u32, signal: Signal) -> io::Result<()> {
     let process = i32::try_from(process).map_err(io::Error::other)?;
     let number = match signal {
         Signal::Terminate => libc::SIGTERM,
+        Signal::HangUp => libc::SIGHUP,
         Signal::Kill => libc::SIGKILL,
     };
     // SAFETY: kill reads two integers. A number above 0 means one process and never a group.

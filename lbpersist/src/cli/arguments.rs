@@ -66,6 +66,27 @@ pub enum Command {
         #[arg(short, long = "interface", value_name = "IF")]
         interfaces: Vec<String>,
     },
+    /// Give the running daemon a configuration, or say what it would change
+    ///
+    /// Only what differs is touched, and a file with a mistake changes nothing. A restart reads the file of `run --config`; if this
+    /// is another one, --save puts it in that place.
+    #[command(
+        after_help = "Examples:\n  lbpersist apply --file /etc/lbpersist.toml --dry-run\n  lbpersist apply --file new.toml --save"
+    )]
+    Apply {
+        /// The configuration file
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Say what would change and how many living clients would lose their server, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Replace the file of `run --config` by this one, once it is applied
+        #[arg(long, conflicts_with = "dry_run")]
+        save: bool,
+    },
+    /// Have the running daemon read its configuration file again, as SIGHUP does
+    #[command(after_help = "Example:\n  lbpersist reload")]
+    Reload,
     /// Check a configuration file and say what it means
     #[command(after_help = "Example:\n  lbpersist check --config /etc/lbpersist.toml")]
     Check {

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
+    apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
     monitor, server, text,
 };
@@ -66,13 +67,19 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
     let socket = arguments.socket.unwrap_or_else(|| control::default_socket(&pins));
     let output = arguments.output;
     match arguments.command {
-        Command::Run { config, interfaces } => run(&config, interfaces, Places { pins, socket }),
+        Command::Run { config, interfaces } => {
+            run(Places { pins, socket, file: config, interfaces })
+        }
         Command::Check { config } => check(&config, output),
         Command::Attach { interfaces } => attach_interfaces(&interfaces, &pins),
         Command::Detach { all: true, .. } => detach_all(&pins),
         Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
         Command::Decapsulate { interfaces, from } => decapsulate(&interfaces, &from, &pins),
         Command::Status => status(&pins, &socket, output),
+        Command::Apply { file, dry_run, save } => {
+            apply::file(&socket, &file, dry_run, save, output)
+        }
+        Command::Reload => apply::reload(&socket, output),
         Command::Server(command) => server::execute(command, &socket, output),
         Command::Monitor(Monitor::List { pool, search }) => {
             monitor::list(&socket, pool, search, output)
@@ -82,18 +89,18 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-fn run(path: &Path, interfaces: Vec<String>, places: Places) -> Result<(), Failure> {
+fn run(places: Places) -> Result<(), Failure> {
     start_log();
-    let mut model = load(path)?;
-    for interface in interfaces {
-        if !model.interfaces.contains(&interface) {
-            model.interfaces.push(interface);
+    let mut model = load(&places.file)?;
+    for interface in &places.interfaces {
+        if !model.interfaces.contains(interface) {
+            model.interfaces.push(interface.clone());
         }
     }
     if model.interfaces.is_empty() {
         return Err(Failure::Input(format!(
             "there is no interface to attach to: name one in `interfaces` of {} or with --interface",
-            path.display()
+            places.file.display()
         )));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,5 +1,6 @@
 //! The command line: parses, calls, prints. Nothing is decided here.
 
+mod apply;
 pub mod arguments;
 mod commands;
 mod monitor;

@@ -126,7 +126,7 @@ pub(super) fn unexpected(outcome: &Outcome) -> Failure {
 
 fn server_of(outcome: Outcome) -> Result<(ServerInfo, Left), Failure> {
     match outcome {
-        Outcome::Server { server, left } => Ok((server, left)),
+        Outcome::Server { server, left } => Ok((*server, left)),
         other => Err(unexpected(&other)),
     }
 }

@@ -56,15 +56,23 @@ pub fn parse(text: &str) -> Result<Model, Problems> {
 
 /// Reads a configuration file.
 pub fn load(path: &Path) -> Result<Model, LoadError> {
-    let text =
-        read(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })?;
-    parse(&text).map_err(|problems| LoadError::Wrong { path: path.to_owned(), problems })
+    parse_named(path, &read(path)?)
+}
+
+/// Reads a configuration from its text; what is wrong with it is said as of the file `path`.
+pub fn parse_named(path: &Path, text: &str) -> Result<Model, LoadError> {
+    parse(text).map_err(|problems| LoadError::Wrong { path: path.to_owned(), problems })
 }
 
 /// The most bytes that are taken for a configuration; every server there can be fits.
 const MOST_BYTES: u64 = 8 << 20;
 
-fn read(path: &Path) -> io::Result<String> {
+/// The text of a configuration file.
+pub fn read(path: &Path) -> Result<String, LoadError> {
+    bounded(path).map_err(|source| LoadError::Unreadable { path: path.to_owned(), source })
+}
+
+fn bounded(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let length = fs::File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
     if length as u64 > MOST_BYTES {

@@ -64,6 +64,21 @@ pub enum Action {
         /// What for.
         state: ServerState,
     },
+    /// Read the daemon's own configuration file again. Answered by [`Outcome::Applied`].
+    Reload,
+    /// Take another configuration. Answered by [`Outcome::Applied`].
+    Apply {
+        /// What messages call it: the name of the file.
+        name: String,
+        /// Its text.
+        text: String,
+        /// Only say what would change.
+        #[serde(default)]
+        dry_run: bool,
+        /// Put it in the place of the daemon's own file, once it is applied.
+        #[serde(default)]
+        save: bool,
+    },
 }
 
 /// A server of a pool.
@@ -91,7 +106,7 @@ pub enum Outcome {
     /// A server.
     Server {
         /// What it is used for.
-        server: ServerInfo,
+        server: Box<ServerInfo>,
         /// Who is left on it.
         left: Left,
     },
@@ -99,6 +114,15 @@ pub enum Outcome {
     Monitors {
         /// One of each server and monitor.
         monitors: Vec<MonitorStatus>,
+    },
+    /// A configuration was applied, or could be.
+    Applied {
+        /// What changed, or would: a sentence each, without full stop.
+        changes: Vec<String>,
+        /// What of the configuration does not hold yet, and why.
+        warnings: Vec<String>,
+        /// Whom it would move, if that was only asked.
+        moves: Option<Moves>,
     },
     /// It was not done, and nothing was changed.
     Failed {
@@ -172,6 +196,28 @@ pub enum Origin {
     Configuration,
     /// An operator, at run time.
     Hand,
+}
+
+/// Living clients that would meet another server, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moves {
+    /// Clients with a live entry.
+    pub entries: u64,
+    /// Open connections, and UDP flows of pools that keep no entries.
+    pub connections: u64,
+}
+
+impl std::fmt::Display for Moves {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { entries, connections } = self;
+        if (*entries, *connections) == (0, 0) {
+            return f.write_str("no living client would lose its server");
+        }
+        write!(
+            f,
+            "clients that would lose their server: {entries} by entry, {connections} by open connection"
+        )
+    }
 }
 
 /// Who is left on a server.

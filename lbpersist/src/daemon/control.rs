@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use tokio::sync::oneshot;
 
-use super::Daemon;
+use super::{Daemon, reload::Source};
 use crate::{
     clock,
     control::{Action, Left, Origin, Outcome, ServerInfo, ServerName, socket::Request},
@@ -39,6 +39,11 @@ impl Daemon {
                 },
                 Err(refusal) => answer(reply, Outcome::refused(refusal)),
             },
+            Action::Reload => self.prepare(Source::OwnFile, Some(reply)),
+            Action::Apply { name, text, dry_run: true, .. } => self.dry_run(name, text, reply),
+            Action::Apply { name, text, dry_run: false, save } => {
+                self.prepare(Source::Text { name, text, save }, Some(reply));
+            }
         }
     }
 
@@ -89,7 +94,7 @@ impl Daemon {
             answer(
                 reply,
                 match left {
-                    Ok(left) => Outcome::Server { server: info, left },
+                    Ok(left) => Outcome::Server { server: Box::new(info), left },
                     Err(error) => Outcome::failed(error.to_string()),
                 },
             );

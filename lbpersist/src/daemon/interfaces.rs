@@ -38,7 +38,7 @@ impl Daemon {
         }
     }
 
-    fn attach_to(&mut self, names: &[String]) -> Result<(), Error> {
+    pub(super) fn attach_to(&mut self, names: &[String]) -> Result<(), Error> {
         let pins = self.data_path.pins().clone();
         let program = self.data_path.object.program()?;
         let done = attach::attach_all(program, &pins, &self.view, names)?;

@@ -7,6 +7,7 @@ mod control;
 mod events;
 mod interfaces;
 mod neighbours;
+mod reload;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,17 +15,18 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
 };
 
 use self::{
     control::adopt_by_hand,
     events::{adopted_failures, later, targets},
+    reload::Prepared,
 };
 use crate::{
     balance::slow_start::Rise,
@@ -78,6 +80,10 @@ pub struct Places {
     pub pins: PinDirectory,
     /// The control socket.
     pub socket: PathBuf,
+    /// The configuration file, which is read again when that is asked for.
+    pub file: PathBuf,
+    /// Interfaces beside those of the configuration.
+    pub interfaces: Vec<String>,
 }
 
 /// Runs until SIGTERM or SIGINT. What is in the kernel stays there and goes on.
@@ -85,16 +91,20 @@ pub async fn run(model: Model, places: &Places) -> Result<(), Error> {
     let (watcher, views) = Watcher::start().await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
     let (report, reports) = mpsc::channel(1_024);
 
     let (request, requests) = mpsc::channel(16);
+    let (prepared, ready) = mpsc::channel(1);
+    let sources = Sources { reports, requests, ready, hangup };
 
-    let mut daemon = Daemon::start(model, places, watcher, views, report, request).await?;
+    let mut daemon =
+        Daemon::start(model, places, watcher, views, report, request, prepared).await?;
     tracing::info!("ready");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        result = daemon.serve(reports, requests) => result?,
+        result = daemon.serve(sources) => result?,
     }
     tracing::info!(
         "stopping; the kernel goes on forwarding until `lbpersist detach --all` removes it"
@@ -113,6 +123,14 @@ pub fn lock(pins: &PinDirectory) -> Result<Option<File>, std::io::Error> {
     }
 }
 
+/// Where events come from, beside the network's views.
+struct Sources {
+    reports: mpsc::Receiver<Report>,
+    requests: mpsc::Receiver<Request>,
+    ready: mpsc::Receiver<Option<Prepared>>,
+    hangup: Signal,
+}
+
 struct Daemon {
     model: Model,
     data_path: DataPath,
@@ -129,6 +147,13 @@ struct Daemon {
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,
+    // The configuration file, and the interfaces that are meant beside those it names.
+    file: PathBuf,
+    more_interfaces: Vec<String>,
+    // Where a configuration goes that has been prepared; whether one is under way; whether the file has to be read once more then.
+    prepared: mpsc::Sender<Option<Prepared>>,
+    preparing: bool,
+    reload_again: bool,
     // Removes its socket when dropped.
     _listener: Listener,
     _lock: Option<File>,
@@ -142,6 +167,7 @@ impl Daemon {
         views: watch::Receiver<Arc<View>>,
         report: mpsc::Sender<Report>,
         request: mpsc::Sender<Request>,
+        prepared: mpsc::Sender<Option<Prepared>>,
     ) -> Result<Self, Error> {
         let pins = &places.pins;
         let view = views.borrow().as_ref().clone();
@@ -184,6 +210,11 @@ impl Daemon {
             proxy,
             looked: HashMap::new(),
             attached: BTreeMap::new(),
+            file: places.file.clone(),
+            more_interfaces: places.interfaces.clone(),
+            prepared,
+            preparing: false,
+            reload_again: false,
             _listener: listener,
             _lock: lock,
         };
@@ -194,14 +225,13 @@ impl Daemon {
     }
 
     /// Turns events into changes, and sweeps in between. Returns only when something has failed.
-    async fn serve(
-        &mut self,
-        mut reports: mpsc::Receiver<Report>,
-        mut requests: mpsc::Receiver<Request>,
-    ) -> Result<(), Error> {
-        let mut tick = tokio::time::interval(self.model.data_path.sweep_interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    async fn serve(&mut self, sources: Sources) -> Result<(), Error> {
+        let Sources { mut reports, mut requests, mut ready, mut hangup } = sources;
+        let mut tick = ticks(self.model.data_path.sweep_interval);
         loop {
+            if tick.period() != self.model.data_path.sweep_interval {
+                tick = ticks(self.model.data_path.sweep_interval);
+            }
             let next_share = self.next_share(Instant::now());
             tokio::select! {
                 () = later(next_share) => self.update()?,
@@ -222,6 +252,8 @@ impl Daemon {
                     }
                 }
                 Some(request) = requests.recv() => self.take_request(request),
+                Some(prepared) = ready.recv() => self.finish(prepared),
+                _ = hangup.recv() => self.hang_up(),
                 _ = tick.tick() => self.maintain().await?,
             }
         }
@@ -250,4 +282,10 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+fn ticks(interval: Duration) -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(interval);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tick
 }

@@ -1,6 +1,6 @@
 //! The interpreter of plans, and the taking over of maps that are pinned already.
 
-use std::{collections::BTreeMap, os::fd::AsFd};
+use std::{collections::BTreeMap, os::fd::AsFd, rc::Rc};
 
 use aya::maps::{MapData, MapError, lpm_trie::Key};
 use lbpersist_common::{
@@ -22,9 +22,13 @@ use super::{
     object::{self, Object},
     plan::{Step, plan},
     ring::Ring,
+    rings::Computed,
     sys,
 };
 use crate::model::DataPathSettings;
+
+/// Rings that are made before they are put in their places together.
+const RINGS_AT_ONCE: usize = 512;
 
 /// The kernel's half, owned by the daemon.
 pub struct DataPath {
@@ -35,7 +39,11 @@ pub struct DataPath {
     pub object: Object,
     /// What was adopted or given out.
     pub identities: Identities,
+    /// Rings that were computed ahead for the next [`Self::apply`].
+    pub prepared: Computed,
     actual: Desired,
+    // The memory of every ring there is.
+    open: BTreeMap<u32, Rc<Ring>>,
     ring_size: u32,
     // Set when a ring was published: before its other side is written again, no program may still be reading it.
     published: bool,
@@ -56,7 +64,9 @@ impl DataPath {
             maps,
             object,
             identities: Identities::default(),
+            prepared: Computed::default(),
             actual: Desired::default(),
+            open: BTreeMap::new(),
             ring_size: settings.ring_size,
             published: true,
         };
@@ -87,16 +97,12 @@ impl DataPath {
         }
         self.save_next_id()?;
         self.set_features(self.actual.features() | desired.features())?;
-        // Rings take a while to compute. That is done first, so that the steps follow each other closely.
-        let mut rings: BTreeMap<u32, Vec<u16>> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::SetPool(number, _) => Some((*number, desired.slots(*number, self.ring_size))),
-                _ => None,
-            })
-            .collect();
+        // Rings take a while to compute and to write. That is done first, so that the steps follow each other closely.
+        let mut rings = std::mem::take(&mut self.prepared);
+        rings.complete(&self.actual, &desired, self.ring_size);
+        let sides = self.prepare_rings(&desired, &rings)?;
         for step in &steps {
-            self.step(step, &mut rings)?;
+            self.step(step, &sides)?;
             note(&mut self.actual, step);
         }
         self.set_features(desired.features())?;
@@ -105,12 +111,8 @@ impl DataPath {
     }
 
     /// The memory of a pool's ring.
-    pub fn ring(&self, pool: u32) -> Result<Option<Ring>, Error> {
-        match self.maps.rings.get(&pool, 0) {
-            Ok(map) => Ring::of(&map, self.ring_size).map(Some),
-            Err(error) if maps::is_missing(&error) => Ok(None),
-            Err(error) => Err(Error::map("rings", error)),
-        }
+    pub fn ring(&self, pool: u32) -> Option<Rc<Ring>> {
+        self.open.get(&pool).cloned()
     }
 
     /// Which side of a pool's ring is current.
@@ -118,7 +120,7 @@ impl DataPath {
         self.maps.pools.get(&pool, 0).map(|pool| pool.side).map_err(|e| Error::map("pools", e))
     }
 
-    fn step(&mut self, step: &Step, rings: &mut BTreeMap<u32, Vec<u16>>) -> Result<(), Error> {
+    fn step(&mut self, step: &Step, sides: &BTreeMap<u32, u32>) -> Result<(), Error> {
         let maps = &mut self.maps;
         match step {
             Step::SetName(key, name) => failing("names", maps.names.insert(key, name, 0)),
@@ -139,10 +141,7 @@ impl DataPath {
             Step::SetServer(number, server) => {
                 failing("servers", maps.servers.set(*number, server, 0))
             }
-            Step::SetPool(number, pool) => {
-                let slots = rings.remove(number).unwrap_or_default();
-                self.set_pool(*number, pool, &slots)
-            }
+            Step::SetPool(number, pool) => self.set_pool(*number, pool, sides.get(number).copied()),
             Step::SetReverse(key, reverse) => {
                 failing("reverse", maps.reverse.insert(key, reverse, 0))
             }
@@ -170,40 +169,93 @@ impl DataPath {
         }
     }
 
-    fn set_pool(&mut self, number: u32, pool: &Pool, slots: &[u16]) -> Result<(), Error> {
-        let ring = match self.ring(number)? {
-            Some(ring) => ring,
-            None => self.create_ring(number)?,
-        };
-        let was = self.maps.pools.get(&number, 0).map_err(|error| Error::map("pools", error))?;
-        if client_keys(&was) != client_keys(pool) {
-            // Living clients find themselves in other slots, so every slot has to look.
-            (0..ring.slots()).for_each(|slot| ring.mark(slot, mark::EXCEPTION));
-        }
-        let mut side = was.side;
-        if !ring.holds(slots, side) {
+    /// Writes rings that changed to the sides that no packet reads, and makes those that are missing. Returns the sides that
+    /// are to be read once the pools are written.
+    fn prepare_rings(
+        &mut self,
+        desired: &Desired,
+        rings: &Computed,
+    ) -> Result<BTreeMap<u32, u32>, Error> {
+        let changed: Vec<(u32, &[u16])> = desired
+            .pools
+            .keys()
+            .filter_map(|&number| Some((number, rings.slots(number)?)))
+            .collect();
+        self.create_rings(changed.iter().map(|(number, _)| *number))?;
+        let mut sides = BTreeMap::new();
+        for (number, slots) in changed {
+            let Some(ring) = self.open.get(&number) else { continue };
+            let side = self.side(number)?;
+            if ring.holds(slots, side) {
+                continue;
+            }
             if self.published {
                 sys::wait_for_running_programs();
                 self.published = false;
             }
             ring.prepare(slots, 1 - side);
-            side = 1 - side;
+            sides.insert(number, 1 - side);
         }
-        // This one store publishes the ring: the value differs from the one before in `side` and settings only.
-        let published = Pool { side, ..*pool };
-        failing("pools", self.maps.pools.set(number, published, 0))?;
-        self.published = true;
+        Ok(sides)
+    }
+
+    /// Makes empty rings for those of `numbers` that have none. They are put in place by one system call, because the kernel waits
+    /// for running programs at each.
+    fn create_rings(&mut self, numbers: impl Iterator<Item = u32>) -> Result<(), Error> {
+        let missing: Vec<u32> = numbers.filter(|number| !self.open.contains_key(number)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let template = maps::raw(&self.pins, "ring_template")?;
+        let rings: MapData = maps::raw(&self.pins, "rings")?;
+        // Each is a descriptor until it is in its place, and there may be a thousand descriptors only.
+        for numbers in missing.chunks(RINGS_AT_ONCE) {
+            let made: Vec<MapData> = numbers
+                .iter()
+                .map(|_| Ring::create(template.fd().as_fd(), self.ring_size))
+                .collect::<Result<_, _>>()?;
+            let fds: Vec<_> = made.iter().map(|map| map.fd().as_fd()).collect();
+            sys::update_maps(rings.fd().as_fd(), numbers, &fds)
+                .map_err(|error| Error::map("rings", error))?;
+            for (&number, map) in numbers.iter().zip(&made) {
+                self.open.insert(number, Rc::new(Ring::of(map, self.ring_size)?));
+            }
+        }
         Ok(())
     }
 
-    fn create_ring(&mut self, number: u32) -> Result<Ring, Error> {
-        let template = maps::raw(&self.pins, "ring_template")?;
-        let map = Ring::create(template.fd().as_fd(), self.ring_size)?;
-        failing("rings", self.maps.rings.set(number, &map, 0))?;
-        Ring::of(&map, self.ring_size)
+    /// Writes a pool; its ring is read from `side` then, or from where it was.
+    fn set_pool(&mut self, number: u32, pool: &Pool, side: Option<u32>) -> Result<(), Error> {
+        let was = self.maps.pools.get(&number, 0).map_err(|error| Error::map("pools", error))?;
+        if client_keys(&was) != client_keys(pool)
+            && let Some(ring) = self.open.get(&number)
+        {
+            // Living clients find themselves in other slots, so every slot has to look.
+            (0..ring.slots()).for_each(|slot| ring.mark(slot, mark::EXCEPTION));
+        }
+        // This one store publishes the ring: the value differs from the one before in `side` and settings only.
+        let published = Pool { side: side.unwrap_or(was.side), ..*pool };
+        failing("pools", self.maps.pools.set(number, published, 0))?;
+        self.published |= published.side != was.side;
+        Ok(())
+    }
+
+    /// Opens the rings that are pinned already.
+    fn adopt_rings(&mut self) -> Result<(), Error> {
+        for &number in self.actual.pools.keys() {
+            match self.maps.rings.get(&number, 0) {
+                Ok(map) => {
+                    self.open.insert(number, Rc::new(Ring::of(&map, self.ring_size)?));
+                }
+                Err(error) if maps::is_missing(&error) => {}
+                Err(error) => return Err(Error::map("rings", error)),
+            }
+        }
+        Ok(())
     }
 
     fn remove_pool(&mut self, number: u32) -> Result<(), Error> {
+        self.open.remove(&number);
         let none: Pool = bytemuck::Zeroable::zeroed();
         failing("pools", self.maps.pools.set(number, none, 0))?;
         let raw: MapData = maps::raw(&self.pins, "rings")?;
@@ -262,12 +314,12 @@ impl DataPath {
             adopt_server(number, &server, actual, &mut self.identities);
         }
         adopt_names(actual, &mut self.identities);
-        Ok(())
+        self.adopt_rings()
     }
 }
 
 /// What says which slot a client of the pool belongs to.
-fn client_keys(pool: &Pool) -> (u32, Address, Address) {
+pub(super) fn client_keys(pool: &Pool) -> (u32, Address, Address) {
     (pool.flags & pool_flag::PERSISTENT, pool.ipv4_mask, pool.ipv6_mask)
 }
 

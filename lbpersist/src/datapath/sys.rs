@@ -109,6 +109,24 @@ pub(super) fn create_array_like(
     owned(bpf(bpf_cmd::BPF_MAP_CREATE, &mut attributes)?)
 }
 
+/// Puts maps into places of a map of maps, waiting once for programs that may still read what was there.
+pub(super) fn update_maps(
+    map: BorrowedFd<'_>,
+    places: &[u32],
+    inner: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let values: Vec<u32> = inner.iter().map(|fd| raw(*fd)).collect();
+    let count = places.len().min(values.len());
+    let mut attributes = zeroed_attributes();
+    // SAFETY: `batch` is the member that this command reads; plain integers.
+    let batch = unsafe { &mut attributes.batch };
+    batch.keys = places.as_ptr() as u64;
+    batch.values = values.as_ptr() as u64;
+    batch.count = u32::try_from(count).map_err(io::Error::other)?;
+    batch.map_fd = raw(map);
+    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attributes).map(drop)
+}
+
 /// Empties a place of a map of maps.
 pub(super) fn delete_place(map: BorrowedFd<'_>, place: u32) -> io::Result<()> {
     let mut attributes = zeroed_attributes();

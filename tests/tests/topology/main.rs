@@ -9,6 +9,7 @@ mod counters;
 mod direct_return;
 mod health;
 mod persistence;
+mod reload;
 mod restart;
 mod scope;
 mod server_down;

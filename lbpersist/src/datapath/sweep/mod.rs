@@ -9,6 +9,7 @@ mod judge;
 
 use std::{
     collections::HashMap,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -41,7 +42,7 @@ pub struct Sweep {
     interval: Duration,
     rest_until: Option<Instant>,
     spent: Duration,
-    rings: HashMap<u32, (Ring, u32)>,
+    rings: HashMap<u32, (Rc<Ring>, u32)>,
     tally: HashMap<(EntryKey, u64), u32>,
     doubts: HashMap<EntryKey, Doubt>,
     new_doubts: HashMap<EntryKey, Doubt>,
@@ -122,6 +123,12 @@ impl Sweep {
             requests: Vec::new(),
             quiet_at: None,
         }
+    }
+
+    /// Takes other limits, from the next portion on.
+    pub fn set_limits(&mut self, limits: &IdleLimits, interval: Duration) {
+        self.limits = Limits::from(limits);
+        self.interval = interval;
     }
 
     /// Drops unfinished handshakes that are too old, and marks the slots of the others. The table is small, so this is
@@ -373,10 +380,10 @@ const NO_CONNECTION: ConnectionKey = ConnectionKey {
     reserved: 0,
 };
 
-fn open_rings(data_path: &DataPath) -> Result<HashMap<u32, (Ring, u32)>, Error> {
+fn open_rings(data_path: &DataPath) -> Result<HashMap<u32, (Rc<Ring>, u32)>, Error> {
     let mut rings = HashMap::new();
     for &number in data_path.actual().pools.keys() {
-        if let Some(ring) = data_path.ring(number)? {
+        if let Some(ring) = data_path.ring(number) {
             rings.insert(number, (ring, data_path.side(number)?));
         }
     }
