@@ -35,6 +35,7 @@ pub fn ring(members: &[Member], slots: u32) -> Vec<u16> {
 
     let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member, slots)).collect();
     let mut free = slots;
+    let mut taken = Taken::none_of(slots);
     let mut round = 0_u64;
     while free > 0 {
         round += 1;
@@ -45,11 +46,31 @@ pub fn ring(members: &[Member], slots: u32) -> Vec<u16> {
             if !walk.takes_part(round, member.weight, greatest) {
                 continue;
             }
-            walk.take(&mut ring, member.number);
+            walk.take(&mut ring, &mut taken, member.number);
             free -= 1;
         }
     }
     ring
+}
+
+/// Which slots are taken: a bit each, so that the whole of it stays in the nearest cache.
+struct Taken {
+    words: Vec<u64>,
+    slots: u32,
+}
+
+impl Taken {
+    fn none_of(slots: u32) -> Self {
+        Self { words: vec![0; slots.div_ceil(64) as usize], slots }
+    }
+
+    fn has(&self, slot: u32) -> bool {
+        self.words[slot as usize / 64] & (1 << (slot % 64)) != 0
+    }
+
+    fn insert(&mut self, slot: u32) {
+        self.words[slot as usize / 64] |= 1 << (slot % 64);
+    }
 }
 
 /// A member's way through the slots.
@@ -85,18 +106,20 @@ impl Walk {
     }
 
     /// Takes the next free slot; there must be one.
-    fn take(&mut self, ring: &mut [u16], number: u16) {
-        let slots = ring.len() as u64;
-        while ring[self.next as usize] != 0 {
+    fn take(&mut self, ring: &mut [u16], taken: &mut Taken, number: u16) {
+        let slots = taken.slots;
+        while taken.has(self.next) {
             self.step(slots);
         }
+        taken.insert(self.next);
         ring[self.next as usize] = number;
         self.step(slots);
     }
 
-    fn step(&mut self, slots: u64) {
-        let next = (u64::from(self.next) + u64::from(self.skip)) % slots;
-        self.next = u32::try_from(next).expect("a remainder of a 32-bit number fits 32 bits");
+    fn step(&mut self, slots: u32) {
+        // Both are below `slots`, so one subtraction is the remainder. The configuration keeps rings far below 2^31 slots.
+        let next = self.next + self.skip;
+        self.next = if next >= slots { next - slots } else { next };
     }
 }
 

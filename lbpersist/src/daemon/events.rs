@@ -127,10 +127,11 @@ pub(super) fn targets(
     failing: &BTreeMap<ServerKey, BTreeSet<String>>,
 ) -> Vec<Target> {
     let mut targets = Vec::new();
-    for pool in model.pools.values() {
+    for pool in model.pools.values().filter(|pool| !pool.health_monitors.is_empty()) {
+        let first_port = first_port(model, pool);
         for server in &pool.servers {
             for monitor in &pool.health_monitors {
-                let port = monitor.port.or(server.port).or_else(|| first_port(model, pool));
+                let port = monitor.port.or(server.port).or(first_port);
                 if port.is_none() && monitor.kind.needs_port() {
                     continue;
                 }

@@ -4,8 +4,11 @@
 //! one follows. Ids of pools and services are never used twice, so entries and connections of one never pass to another.
 //! The pinned maps hold all of this, which is how a daemon that starts again knows it.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    ops::Range,
+};
 
 /// Numbers and ids in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,9 @@ pub struct Identities {
     pub retired: BTreeMap<u16, u32>,
     /// The next id.
     pub next_id: u32,
+    free_pools: Free,
+    free_services: Free,
+    free_servers: Free,
 }
 
 /// A place in an array, and the id of who has it.
@@ -64,12 +70,14 @@ pub const SERVICES: u32 = 16_384;
 impl Identities {
     /// The number and id of the pool called `name`.
     pub fn pool(&mut self, name: &str) -> Result<Numbered, Exhausted> {
-        numbered(&mut self.pools, &mut self.next_id, name, POOLS).ok_or(Exhausted("pool"))
+        numbered(&mut self.pools, &mut self.free_pools, &mut self.next_id, name, POOLS)
+            .ok_or(Exhausted("pool"))
     }
 
     /// The number and id of the service called `name`.
     pub fn service(&mut self, name: &str) -> Result<Numbered, Exhausted> {
-        numbered(&mut self.services, &mut self.next_id, name, SERVICES).ok_or(Exhausted("service"))
+        numbered(&mut self.services, &mut self.free_services, &mut self.next_id, name, SERVICES)
+            .ok_or(Exhausted("service"))
     }
 
     /// The number and generation of a server.
@@ -77,10 +85,12 @@ impl Identities {
         if let Some(known) = self.servers.get(&identity) {
             return Ok(*known);
         }
-        let taken: std::collections::BTreeSet<u16> =
-            self.servers.values().map(|known| known.number).collect();
-        let number = (1..=u16::MAX)
-            .find(|number| !taken.contains(number) && !self.retired.contains_key(number))
+        let used =
+            self.servers.values().map(|known| known.number).chain(self.retired.keys().copied());
+        let known = self.servers.len() + self.retired.len();
+        let fresh = self.free_servers.next(known, used.map(u32::from), 1..u32::from(u16::MAX) + 1);
+        let number = fresh
+            .and_then(|number| u16::try_from(number).ok())
             .or_else(|| self.retired.keys().next().copied())
             .ok_or(Exhausted("server"))?;
         let generation = self.retired.remove(&number).map_or(1, |last| last.wrapping_add(1));
@@ -96,6 +106,7 @@ impl Identities {
         keep_service: impl Fn(&str) -> bool,
         keep_server: impl Fn(&ServerIdentity) -> bool,
     ) {
+        (self.free_pools, self.free_services, self.free_servers) = <_>::default();
         self.pools.retain(|name, _| keep_pool(name));
         self.services.retain(|name, _| keep_service(name));
         let retired = &mut self.retired;
@@ -109,8 +120,44 @@ impl Identities {
     }
 }
 
+/// Finds numbers that nobody has, without looking at all of them for each of many.
+#[derive(Clone, Debug, Default)]
+struct Free {
+    taken: BTreeSet<u32>,
+    /// No number below it is free.
+    from: u32,
+}
+
+// What it knows follows from the numbers in use.
+impl PartialEq for Free {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Free {}
+
+impl Free {
+    /// The lowest number of `range` that is not among the `used` ones, of which there are `count`; from here on it counts as used.
+    fn next(
+        &mut self,
+        count: usize,
+        used: impl Iterator<Item = u32>,
+        range: Range<u32>,
+    ) -> Option<u32> {
+        if self.taken.len() != count {
+            *self = Self { taken: used.collect(), from: range.start };
+        }
+        let number = (self.from.max(range.start)..range.end).find(|n| !self.taken.contains(n))?;
+        self.taken.insert(number);
+        self.from = number + 1;
+        Some(number)
+    }
+}
+
 fn numbered(
     known: &mut BTreeMap<String, Numbered>,
+    free: &mut Free,
     next_id: &mut u32,
     name: &str,
     room: u32,
@@ -118,8 +165,7 @@ fn numbered(
     if let Some(numbered) = known.get(name) {
         return Some(*numbered);
     }
-    let taken: std::collections::BTreeSet<u32> = known.values().map(|known| known.number).collect();
-    let number = (0..room).find(|number| !taken.contains(number))?;
+    let number = free.next(known.len(), known.values().map(|known| known.number), 0..room)?;
     // 31 bits: the top bit of an entry's scope tells pools from services.
     *next_id = next_id.checked_add(1).filter(|id| *id < 1 << 31)?;
     let numbered = Numbered { number, id: *next_id };
