@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod balancer;
 mod case;
+mod config;
 mod cpu;
 mod figures;
 mod frame;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Suite {
     /// Nanoseconds per packet of the XDP program, beyond a program that only moves the packet's head.
     Packet(Packet),
+    /// Milliseconds that a configuration of many services takes from its text to the maps.
+    Config(config::Options),
 }
 
 /// Options of the packet suite.
@@ -54,8 +57,11 @@ struct Packet {
 }
 
 fn main() -> ExitCode {
-    let Arguments { suite: Suite::Packet(options) } = Arguments::parse();
-    match packet(&options) {
+    let done = match Arguments::parse().suite {
+        Suite::Packet(options) => packet(&options),
+        Suite::Config(options) => config::measure(&options),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lbpersist-bench: {error:#}");

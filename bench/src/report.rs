@@ -83,7 +83,12 @@ pub(crate) fn json(path: &Path, figures: &[Figure]) -> Result<()> {
             records.push(Record::new(figure, System::Floor, figure.floor));
         }
     }
-    let mut text = serde_json::to_string_pretty(&records).context("writing the records")?;
+    write(path, &records)
+}
+
+/// Writes records to a file.
+pub(crate) fn write(path: &Path, records: &[impl Serialize]) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(records).context("writing the records")?;
     text.push('\n');
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

@@ -37,6 +37,7 @@ Examples:
   cargo xtask test                       everything that a change has to pass
   cargo xtask test --filter persistence  only the tests with that in their name
   cargo xtask bench packet               nanoseconds per packet, case by case
+  cargo xtask bench config               how long a thousand services take to be applied
 
 Environment:
   LBPERSIST_BPF_CARGO, LBPERSIST_BPF_LINKER, LBPERSIST_BPF_OBJECT
@@ -85,6 +86,12 @@ enum Suite {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         options: Vec<OsString>,
     },
+    /// Milliseconds that a configuration of many services takes; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Config {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        options: Vec<OsString>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -115,6 +122,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Lab { action: LabAction::Up } => run::lab(&["up"]),
         Command::Lab { action: LabAction::Down } => run::lab(&["down"]),
         Command::Bench { suite: Suite::Packet { options } } => run::bench("packet", &options),
+        Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
         Command::Setup => run::setup(),
     }
 }

@@ -91,10 +91,10 @@ impl Daemon {
         self.preparing = true;
         let known = self.known();
         let back = self.prepared.clone();
-        tokio::task::spawn_blocking(move || {
-            let prepared = known.prepare(source, asker);
+        tokio::spawn(async move {
+            let preparing = tokio::task::spawn_blocking(move || known.prepare(source, asker));
             // Without a daemon nobody waits for it.
-            let _ = back.blocking_send(prepared);
+            let _ = back.send(preparing.await.unwrap_or_default()).await;
         });
     }
 
