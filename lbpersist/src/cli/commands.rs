@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
-    monitor, server, text,
+    monitor, proxied, server, text,
 };
 use crate::{
     clock, config, control,
@@ -29,6 +29,7 @@ use crate::{
     health::MonitorStatus,
     model::{DataPathSettings, Model},
     network,
+    proxy::ServiceCounts,
 };
 
 /// What a failed command ends with.
@@ -226,21 +227,26 @@ fn status(pins: &PinDirectory, socket: &Path, output: Output) -> Result<(), Fail
     match output {
         Output::Text => {
             let monitors = monitor::section(monitor::known(socket).as_deref());
-            print(&format!("{}\n{monitors}", text::status(&status)))
+            let proxied = proxied::section(proxied::known(socket).as_deref());
+            print(&format!("{}\n{monitors}{proxied}", text::status(&status)))
         }
         Output::Json => {
-            print_json(&WithMonitors { status: &status, monitors: monitor::known(socket) })
+            let monitors = monitor::known(socket);
+            let proxied_services = proxied::known(socket);
+            print_json(&FromDaemon { status: &status, monitors, proxied_services })
         }
     }
 }
 
-/// What the maps say, and what the monitors of a running daemon say.
+/// What the maps say, and what a running daemon says.
 #[derive(Serialize)]
-struct WithMonitors<'s> {
+struct FromDaemon<'s> {
     #[serde(flatten)]
     status: &'s Status,
     /// `None` when no daemon answers.
     monitors: Option<Vec<MonitorStatus>>,
+    /// The same.
+    proxied_services: Option<Vec<ServiceCounts>>,
 }
 
 fn list(entries: Entries, pins: &PinDirectory, output: Output) -> Result<(), Failure> {

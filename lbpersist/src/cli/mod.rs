@@ -4,6 +4,7 @@ mod apply;
 pub mod arguments;
 mod commands;
 mod monitor;
+mod proxied;
 mod server;
 mod text;
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::format_duration, datapath::maps::PinDirectory, health::MonitorStatus,
-    model::ServerState,
+    model::ServerState, proxy::ServiceCounts,
 };
 
 /// The most bytes of one request: the largest configuration file, and what JSON adds to it.
@@ -55,6 +55,8 @@ pub enum Action {
         #[serde(default)]
         search: Option<String>,
     },
+    /// What was counted of services of mode `tcp` and `http`. Answered by [`Outcome::Proxied`].
+    ProxiedList,
     /// A server, and who is left on it. Answered by [`Outcome::Server`].
     ServerShow(ServerName),
     /// Use a server otherwise than the configuration says, or as it says again. Answered by [`Outcome::Server`].
@@ -123,6 +125,11 @@ pub enum Outcome {
         warnings: Vec<String>,
         /// Whom it would move, if that was only asked.
         moves: Option<Moves>,
+    },
+    /// The services of mode `tcp` and `http`.
+    Proxied {
+        /// By name.
+        services: Vec<ServiceCounts>,
     },
     /// It was not done, and nothing was changed.
     Failed {

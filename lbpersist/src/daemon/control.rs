@@ -28,6 +28,9 @@ impl Daemon {
             Action::MonitorList { pool, search } => {
                 answer(reply, self.list_monitors(pool, search));
             }
+            Action::ProxiedList => {
+                answer(reply, Outcome::Proxied { services: self.proxy.counts() });
+            }
             Action::ServerShow(name) => match find(&self.model, &name) {
                 Ok((pool, place)) => self.show(pool, place, reply),
                 Err(refusal) => answer(reply, Outcome::refused(refusal)),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::reason::Reason;
 
@@ -41,10 +41,10 @@ impl Counters {
             sum.server_connections += shard.server_connections.read();
             sum.retries += shard.retries.read();
             for (reason, count) in Reason::ALL.iter().zip(&shard.outcomes) {
-                *sum.outcomes.entry(reason.name()).or_default() += count.read();
+                *sum.outcomes.entry(reason.name().to_owned()).or_default() += count.read();
             }
             for (class, count) in CLASSES.iter().zip(&shard.statuses) {
-                *sum.statuses.entry(class).or_default() += count.read();
+                *sum.statuses.entry((*class).to_owned()).or_default() += count.read();
             }
         }
         sum
@@ -95,7 +95,7 @@ impl Count {
 }
 
 /// What has been counted of a service since the daemon started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Connections that clients have opened.
     pub connections: u64,
@@ -112,7 +112,7 @@ pub struct Counts {
     /// Servers that were tried after another one could not be reached.
     pub retries: u64,
     /// What became of requests, and of connections that made none, by reason.
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub outcomes: BTreeMap<String, u64>,
     /// Answers by the first digit of their status.
-    pub statuses: BTreeMap<&'static str, u64>,
+    pub statuses: BTreeMap<String, u64>,
 }

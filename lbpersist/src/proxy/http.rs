@@ -165,6 +165,9 @@ async fn ask(
         };
         exchange.times.connected = Some(Instant::now());
         let Outgoing { request, progress } = outgoing;
+        if asks_upgrade(&request) {
+            lease.expect_upgrade();
+        }
         let sent = send(&mut lease, request, progress.as_deref(), settings.timeouts.response);
         match sent.await.map_err(Unanswered::Failed)? {
             Ok(response) => {
@@ -185,6 +188,11 @@ async fn ask(
             },
         }
     }
+}
+
+/// Whether a request of ours asks for another protocol: clients' own words are taken out before.
+fn asks_upgrade(request: &Request<ClientBody>) -> bool {
+    request.headers().contains_key(UPGRADE)
 }
 
 /// Sends a request and waits for the header of its answer, for `limit` from the last of the request.

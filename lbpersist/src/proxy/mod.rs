@@ -36,7 +36,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -82,7 +82,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// What is known of the traffic of one service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceCounts {
     /// The service's name.
     pub name: String,

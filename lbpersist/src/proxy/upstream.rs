@@ -5,7 +5,12 @@
 //! was cut, or has something left to read, is closed by the parser's own rules and thrown away when it is next looked at.
 
 use std::{
-    cell::RefCell, collections::HashMap, future::poll_fn, io, net::SocketAddr, rc::Rc,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    rc::Rc,
     time::Duration,
 };
 
@@ -106,12 +111,16 @@ pub(super) struct Lease {
 /// The end of a connection that takes requests.
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<ClientBody>, Rc<Upgrade>),
+    Http1(http1::SendRequest<ClientBody>, Upgrade),
     Http2(http2::SendRequest<ClientBody>),
 }
 
-/// Who wants the stream when the server agrees to another protocol.
-type Upgrade = RefCell<Option<oneshot::Sender<(TcpStream, Bytes)>>>;
+/// The stream itself, and what was read from it, for when the server agrees to another protocol.
+#[derive(Debug)]
+struct Upgrade {
+    wanted: Rc<Cell<bool>>,
+    stream: oneshot::Receiver<(TcpStream, Bytes)>,
+}
 
 impl Sender {
     fn protocol(&self) -> ServerProtocol {
@@ -157,8 +166,10 @@ impl Lease {
         let sender = match protocol {
             ServerProtocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await?;
-                let upgrade = Rc::new(Upgrade::default());
-                spawn_local(run(connection, Rc::clone(&upgrade)));
+                let (wants, stream) = oneshot::channel();
+                let wanted = Rc::new(Cell::new(false));
+                spawn_local(run(connection, Rc::clone(&wanted), wants));
+                let upgrade = Upgrade { wanted, stream };
                 Sender::Http1(sender, upgrade)
             }
             ServerProtocol::H2 => {
@@ -188,25 +199,31 @@ impl Lease {
 
     /// Gives the stream itself, once the server has agreed to another protocol; nothing for HTTP/2.
     pub(super) fn upgraded(self) -> Option<oneshot::Receiver<(TcpStream, Bytes)>> {
-        let Sender::Http1(_, upgrade) = &self.sender else { return None };
-        let (sender, receiver) = oneshot::channel();
-        upgrade.replace(Some(sender));
-        Some(receiver)
+        match self.sender {
+            Sender::Http1(_, upgrade) => Some(upgrade.stream),
+            Sender::Http2(_) => None,
+        }
+    }
+
+    /// Keeps the stream if the server agrees to another protocol: it ends as an HTTP connection then.
+    pub(super) fn expect_upgrade(&self) {
+        if let Sender::Http1(_, upgrade) = &self.sender {
+            upgrade.wanted.set(true);
+        }
     }
 }
 
 async fn run(
     mut connection: http1::Connection<TokioIo<TcpStream>, ClientBody>,
-    upgrade: Rc<Upgrade>,
+    wanted: Rc<Cell<bool>>,
+    stream: oneshot::Sender<(TcpStream, Bytes)>,
 ) {
     // What goes wrong here has been told to whoever waited for an answer, or concerns nobody.
     let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    if let Some(wanted) = upgrade.take()
-        && ended.is_ok()
-    {
+    if wanted.get() && ended.is_ok() {
         let parts = connection.into_parts();
         // If nobody wants it any more, it is closed.
-        let _ = wanted.send((parts.io.into_inner(), parts.read_buf));
+        let _ = stream.send((parts.io.into_inner(), parts.read_buf));
     }
 }
 

@@ -1,0 +1,6 @@
+//! Services of mode `http` and `tcp`, from outside: bytes in, bytes out, and what servers see of it.
+
+mod errors;
+mod raw;
+mod setup;
+mod streams;
