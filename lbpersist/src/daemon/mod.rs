@@ -264,6 +264,9 @@ impl Daemon {
         while self.sweep.portion(&mut self.data_path, clock::now_ns())? == Progress::More {
             tokio::task::yield_now().await;
         }
+        if let Err(error) = self.proxy.maintain() {
+            tracing::error!(%error, "persistence goes on with what it has");
+        }
         self.look_for_neighbours().await;
         Ok(())
     }

@@ -32,9 +32,14 @@ pub(super) fn fresh(
     tried: &Tried,
 ) -> Option<usize> {
     let slots = u32::try_from(service.ring.len()).ok().filter(|slots| *slots > 0)?;
-    let hash = hash::client(&to_map(client.ip()), client.port());
-    // Consecutive requests shall not go to slots that lie side by side: their servers follow from each other.
-    let hash = hash.wrapping_add((number as u32).wrapping_mul(0x9e37_79b9));
+    let key = service.keeping.as_ref().and_then(|keeping| keeping.address_key(client.ip()));
+    let hash = match key {
+        // Where clients are kept by address, a new one meets the server that the kernel would give it.
+        Some(key) => hash::client(&to_map(key), 0),
+        // Consecutive requests shall not go to slots that lie side by side: their servers follow from each other.
+        None => hash::client(&to_map(client.ip()), client.port())
+            .wrapping_add((number as u32).wrapping_mul(0x9e37_79b9)),
+    };
     let first = slot_of(hash, slots) as usize;
     let wanted = |server: &u16| *server != 0 && !tried.has(usize::from(*server) - 1);
     let (before, from) = service.ring.split_at(first);
@@ -48,10 +53,16 @@ pub(super) fn fresh(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        path::Path,
+    };
 
     use super::*;
-    use crate::{config, datapath::desired::Facts, network::View, proxy::snapshot::Maker};
+    use crate::{
+        config, datapath::desired::Facts, network::View, persistence::state::FileStore,
+        proxy::snapshot::Maker,
+    };
 
     #[test]
     fn requests_spread_by_weight_and_each_server_is_tried_once() {
@@ -76,7 +87,8 @@ servers = [
         let down = BTreeSet::from([("p".to_owned(), down, None)]);
         let (shares, view) = (BTreeMap::new(), View::default());
         let facts = Facts { model: &model, down: &down, shares: &shares, view: &view };
-        let snapshot = Maker::new(1).make(&facts);
+        let snapshot =
+            Maker::new(1, Box::new(FileStore::new(Path::new("/")))).make(&facts).unwrap();
         let service = &snapshot.services["w"];
         let client = "192.0.2.1:4000".parse().unwrap();
         let mut met = [0; 4];

@@ -14,7 +14,10 @@ use super::{
     snapshot::Service,
     upstream::Lease,
 };
-use crate::model::{AccessLog, Carried, HttpSettings};
+use crate::{
+    model::{AccessLog, Carried, HttpSettings},
+    persistence::Session,
+};
 
 /// A request under way.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(super) struct Exchange {
     pub(super) refused: Option<Reason>,
     pub(super) server: Option<usize>,
     pub(super) lease: Option<Lease>,
+    /// Keeps what its persistence uses from expiring.
+    pub(super) session: Option<Session>,
     pub(super) times: Times,
     status: Option<StatusCode>,
     entry: Option<Box<Entry>>,
@@ -49,6 +54,7 @@ impl Exchange {
             refused,
             server: None,
             lease: None,
+            session: None,
             times: Times::begin(),
             status: None,
             entry: logged.then(|| Box::new(entry())),
@@ -81,7 +87,7 @@ impl Exchange {
         let text = format!("{} {}\n", status.as_u16(), reason.name());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-        if reason == Reason::NoServer {
+        if matches!(reason, Reason::NoServer | Reason::ServerDown) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         // Of a request that was not read to its end, the rest might be taken for another one.
@@ -105,6 +111,7 @@ impl Exchange {
             return;
         }
         self.shard().outcome(reason);
+        self.session = None;
         if let Some(lease) = self.lease.take()
             && reason == Reason::Answered
             && let Carried::Http(settings) = &self.service.settings

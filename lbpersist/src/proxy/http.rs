@@ -17,6 +17,7 @@ use super::{
     connection::Connection,
     exchange::Exchange,
     headers,
+    keep::{self, Kept},
     reason::Reason,
     scan,
     upstream::{self, Lease},
@@ -59,16 +60,27 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
     };
     let (mut outgoing, upgrade) = prepare(exchange, settings, request)?;
     let client = exchange.connection.client.source;
+    let (headers, uri) = (outgoing.request.headers(), outgoing.request.uri());
+    let kept = Kept::of(&service, headers, uri, client.ip());
+    if kept.is_refused() {
+        return Err(Reason::ServerDown);
+    }
+    keep::strip(&service, outgoing.request.headers_mut());
     let mut tried = Tried::default();
     let mut failure = Reason::NoServer;
     for attempt in 0..=settings.link.retries {
-        let Some(server) = choose::fresh(&service, client, exchange.number, &tried) else { break };
+        let bound = kept.server().filter(|_| attempt == 0 || !kept.may_move());
+        let fresh = || choose::fresh(&service, client, exchange.number, &tried);
+        let Some(server) = bound.or_else(fresh) else { break };
         if attempt > 0 {
             exchange.connection.shard().retries.add(1);
         }
         exchange.server = Some(server);
         match ask(exchange, settings, server, outgoing).await {
-            Ok(response) => return Ok(Answer { response, upgrade }),
+            Ok(response) => {
+                exchange.session = kept.settle(&service, server);
+                return Ok(Answer { response, upgrade });
+            }
             Err(Unanswered::NotSent(back)) => outgoing = *back,
             Err(Unanswered::Failed(reason)) => return Err(reason),
         }
@@ -235,6 +247,9 @@ fn pass(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
     let protocol = headers::remove_hop_by_hop(&mut parts.headers);
     parts.extensions.clear();
     parts.version = Version::HTTP_11;
+    if let Some(session) = &mut exchange.session {
+        keep::answer(session, &mut parts.headers);
+    }
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(protocol) = protocol.filter(|_| upgrade) else {
             exchange.lease = None;

@@ -17,6 +17,7 @@ mod exchange;
 mod guard;
 mod headers;
 mod http;
+mod keep;
 pub mod proxy_protocol;
 pub mod reason;
 mod relay;
@@ -49,7 +50,7 @@ use self::{
     snapshot::{Maker, Snapshot},
     worker::Command,
 };
-use crate::{datapath::desired::Facts, model::Model};
+use crate::{datapath::desired::Facts, model::Model, persistence::state::FileStore};
 
 /// Connections that wait to be accepted, for each listener.
 const BACKLOG: i32 = 4096;
@@ -67,6 +68,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What persistence keeps cannot be read or written.
+    #[error(transparent)]
+    State(#[from] crate::persistence::state::Error),
     /// There is no thread to be had.
     #[error("cannot start a worker of the proxy: {0}")]
     Thread(io::Error),
@@ -117,7 +121,7 @@ impl Proxy {
         Self {
             threads,
             workers: Vec::new(),
-            maker: Maker::new(threads),
+            maker: Maker::new(threads, Box::new(FileStore::new(&model.daemon.state_dir))),
             listening: BTreeMap::new(),
             stop_timeout: model.proxy.stop_timeout,
         }
@@ -130,7 +134,7 @@ impl Proxy {
     /// When an address cannot be listened on or a thread cannot be started.
     pub fn apply(&mut self, facts: &Facts<'_>) -> Result<(), Error> {
         self.stop_timeout = facts.model.proxy.stop_timeout;
-        let snapshot = self.maker.make(facts);
+        let snapshot = self.maker.make(facts)?;
         let wanted: BTreeMap<SocketAddr, Arc<str>> =
             snapshot.services.values().map(|s| (s.listen, Arc::clone(&s.name))).collect();
         let mut new = Vec::new();
@@ -158,6 +162,14 @@ impl Proxy {
         }
         self.listening = wanted;
         Ok(())
+    }
+
+    /// Does what persistence needs from time to time: keys rotate, and expired entries give their memory back.
+    ///
+    /// # Errors
+    /// When new keys cannot be written; the old ones go on.
+    pub fn maintain(&mut self) -> Result<(), Error> {
+        Ok(self.maker.keeper.tick()?)
     }
 
     /// What has been counted, by service.

@@ -60,6 +60,8 @@ pub enum Reason {
     AnswerBodyTimeout,
     /// Neither side said anything for too long.
     IdleTimeout,
+    /// The client's server is down, and its profile allows no other.
+    ServerDown,
 }
 
 impl Reason {
@@ -67,7 +69,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Answered,
         Self::Upgraded,
         Self::Carried,
@@ -95,6 +97,7 @@ impl Reason {
         Self::AnswerCut,
         Self::AnswerBodyTimeout,
         Self::IdleTimeout,
+        Self::ServerDown,
     ];
 
     /// Its name in counters and logs.
@@ -127,6 +130,7 @@ impl Reason {
             Self::AnswerCut => "answer_cut",
             Self::AnswerBodyTimeout => "answer_body_timeout",
             Self::IdleTimeout => "idle_timeout",
+            Self::ServerDown => "server_down",
         }
     }
 
@@ -151,7 +155,7 @@ impl Reason {
             Self::UnknownCoding | Self::RefusedMethod => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
-            Self::NoServer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoServer | Self::ServerDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::BadAnswer | Self::AnswerCut => StatusCode::BAD_GATEWAY,
             Self::AnswerTimeout | Self::AnswerBodyTimeout | Self::IdleTimeout => {
                 StatusCode::GATEWAY_TIMEOUT

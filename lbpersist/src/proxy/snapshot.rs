@@ -11,6 +11,10 @@ use crate::{
     balance::maglev::{self, Member},
     datapath::{address::to_map, desired::Facts},
     model::{Carried, Pool, ServerState, VirtualService},
+    persistence::{
+        Condition, Keeper, Keeping,
+        state::{Error, Store},
+    },
 };
 
 /// All services that the daemon carries.
@@ -37,12 +41,15 @@ pub(super) struct Service {
     /// For each slot the number of a server, from 1; 0 when there is none.
     pub(super) ring: Arc<[u16]>,
     pub(super) counters: Arc<Counters>,
+    pub(super) keeping: Option<Arc<Keeping>>,
 }
 
 /// A server of a service.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) address: SocketAddr,
+    /// Whether it may have requests of clients that are bound to it.
+    pub(super) condition: Condition,
 }
 
 /// Makes snapshots, and keeps from one to the next what has not changed.
@@ -51,11 +58,13 @@ pub(super) struct Maker {
     workers: usize,
     rings: HashMap<String, (Vec<Member>, Arc<[u16]>)>,
     counters: BTreeMap<Arc<str>, Arc<Counters>>,
+    pub(super) keeper: Keeper,
 }
 
 impl Maker {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { workers, rings: HashMap::new(), counters: BTreeMap::new() }
+    pub(super) fn new(workers: usize, store: Box<dyn Store>) -> Self {
+        let keeper = Keeper::new(store);
+        Self { workers, rings: HashMap::new(), counters: BTreeMap::new(), keeper }
     }
 
     /// The counters of every service there is.
@@ -64,17 +73,20 @@ impl Maker {
     }
 
     /// A snapshot of what is configured and who is up.
-    pub(super) fn make(&mut self, facts: &Facts<'_>) -> Snapshot {
+    pub(super) fn make(&mut self, facts: &Facts<'_>) -> Result<Snapshot, Error> {
         let model = facts.model;
         let proxied = || model.services.values().filter(|service| service.carried.is_some());
         self.counters.retain(|name, _| proxied().any(|service| service.name == **name));
         self.rings.retain(|pool, _| proxied().any(|service| service.pool == *pool));
-        let services = proxied().filter_map(|service| {
-            let pool = model.pools.get(&service.pool)?;
-            let made = self.service(service, pool, facts)?;
-            Some((Arc::clone(&made.name), Arc::new(made)))
-        });
-        Snapshot { services: services.collect() }
+        let mut services = HashMap::new();
+        for service in proxied() {
+            let Some(pool) = model.pools.get(&service.pool) else { continue };
+            let keeping = self.keeper.keeping(&service.name, &service.pool, model)?;
+            if let Some(made) = self.service(service, pool, facts, keeping) {
+                services.insert(Arc::clone(&made.name), Arc::new(made));
+            }
+        }
+        Ok(Snapshot { services })
     }
 
     fn service(
@@ -82,6 +94,7 @@ impl Maker {
         service: &VirtualService,
         pool: &Pool,
         facts: &Facts<'_>,
+        keeping: Option<Arc<Keeping>>,
     ) -> Option<Service> {
         let settings = service.carried.clone()?;
         let port = service.ports.one()?;
@@ -106,13 +119,21 @@ impl Maker {
                 });
             }
         }
-        let servers = pool.servers.iter().map(|server| Server {
-            address: SocketAddr::new(server.address, server.port.unwrap_or(port)),
+        let servers = pool.servers.iter().map(|server| {
+            let key = (pool.name.clone(), server.address, server.port);
+            Server {
+                address: SocketAddr::new(server.address, server.port.unwrap_or(port)),
+                condition: match server.state() {
+                    ServerState::Disabled => Condition::Down,
+                    _ if facts.down.contains(&key) => Condition::Down,
+                    _ => Condition::Usable,
+                },
+            }
         });
         let servers = servers.collect();
         let ring = self.ring(&pool.name, members, facts.model.data_path.ring_size);
         let listen = SocketAddr::new(service.addresses.addr(), port);
-        Some(Service { name, listen, settings, servers, ring, counters })
+        Some(Service { name, listen, settings, servers, ring, counters, keeping })
     }
 
     /// The pool's ring, which is as the kernel's for the same members.

@@ -7,6 +7,7 @@ use tokio::{net::TcpStream, time::Instant};
 use super::{
     access_log::Times,
     choose::{self, Tried},
+    keep::Kept,
     proxy_protocol::Addresses,
     reason::Reason,
     relay::{Tally, relay},
@@ -29,8 +30,11 @@ pub(super) async fn carry(
     let mut times = Times::begin();
     let carried = Tally::default();
     let mut server = None;
+    // To the end of the connection, so that its entry does not expire.
+    let mut _session = None;
     let reason = match open(&worker, &service, settings, addresses).await {
-        Ok((number, mut stream)) => {
+        Ok((number, mut stream, kept)) => {
+            _session = kept.settle(&service, number);
             server = Some(service.servers[number].address);
             times.connected = Some(Instant::now());
             let first = [&first[..], &[]];
@@ -55,13 +59,19 @@ async fn open(
     service: &Service,
     settings: TcpSettings,
     addresses: Addresses,
-) -> Result<(usize, TcpStream), Reason> {
+) -> Result<(usize, TcpStream, Kept), Reason> {
     let shard = service.counters.shard(worker.number);
     let number = worker.next_number();
+    let kept = Kept::of_connection(service, addresses.source.ip());
+    if kept.is_refused() {
+        return Err(Reason::ServerDown);
+    }
     let mut tried = Tried::default();
     let mut failure = Reason::NoServer;
     for attempt in 0..=settings.link.retries {
-        let Some(chosen) = choose::fresh(service, addresses.source, number, &tried) else { break };
+        let bound = kept.server().filter(|_| attempt == 0 || !kept.may_move());
+        let fresh = || choose::fresh(service, addresses.source, number, &tried);
+        let Some(chosen) = bound.or_else(fresh) else { break };
         if attempt > 0 {
             shard.retries.add(1);
         }
@@ -69,7 +79,7 @@ async fn open(
         match upstream::connect(server.address, &settings.link, addresses).await {
             Ok(stream) => {
                 shard.server_connections.add(1);
-                return Ok((chosen, stream));
+                return Ok((chosen, stream, kept));
             }
             Err(error) => tracing::debug!(server = %server.address, %error, "cannot connect"),
         }

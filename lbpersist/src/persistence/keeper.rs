@@ -1,0 +1,199 @@
+//! What persistence has from one configuration to the next: keys, names, tables and counters.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    keeping::{Cookie, Counters, Keeping, Keys, Link, Method},
+    roster::{self, Roster},
+    state::{Error, State, Store},
+    table::Table,
+};
+use crate::{
+    clock, model,
+    model::{Model, Pool, Scope},
+};
+
+/// How long a key seals.
+const ROTATION: Duration = Duration::from_secs(86_400);
+
+/// Makes the persistence of pools, and keeps what outlives a configuration.
+pub struct Keeper {
+    store: Box<dyn Store>,
+    state: Option<State>,
+    keys: Option<Arc<Keys>>,
+    tables: HashMap<TableKey, Arc<Table>>,
+    counters: HashMap<String, Arc<Counters>>,
+    made: HashMap<String, (Pool, Arc<Keeping>)>,
+}
+
+/// Profile, pool, and the service if its entries are its own.
+type TableKey = (String, String, Option<String>);
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// One that keeps its state in `store`, which is not touched before a profile needs it.
+    pub fn new(store: Box<dyn Store>) -> Self {
+        Self {
+            store,
+            state: None,
+            keys: None,
+            tables: HashMap::new(),
+            counters: HashMap::new(),
+            made: HashMap::new(),
+        }
+    }
+
+    /// The persistence of a service with that pool; nothing when clients are not kept.
+    ///
+    /// # Errors
+    /// When state can be neither read nor written.
+    pub fn keeping(
+        &mut self,
+        service: &str,
+        pool: &str,
+        model: &Model,
+    ) -> Result<Option<Arc<Keeping>>, Error> {
+        let Some(pool) = model.pools.get(pool) else { return Ok(None) };
+        let Some(profile) = &pool.persistence else { return Ok(None) };
+        if let Some((of, keeping)) = self.made.get(service)
+            && of == pool
+        {
+            return Ok(Some(Arc::clone(keeping)));
+        }
+        let needs_state =
+            profile.chain().any(|one| matches!(one.method, model::Method::HttpCookie(_)));
+        if needs_state {
+            self.load()?;
+        }
+        let ids = roster::ids(pool);
+        let mut changed = false;
+        if let Some(state) = &mut self.state {
+            changed |= state.note_servers(roster::pool_id(&pool.name), &ids);
+        }
+        let mut links = Vec::new();
+        for profile in profile.chain() {
+            let Some(method) = self.method(profile, pool, service, model, &mut changed) else {
+                continue;
+            };
+            let model::PersistenceProfile { server_down, limit_counts_as_down, .. } = *profile;
+            links.push(Link { method, server_down, limit_counts_as_down });
+        }
+        if changed && let Some(state) = &self.state {
+            self.store.save(state)?;
+        }
+        let generation = |id| self.state.as_ref().map_or(0, |state| state.generation(id));
+        let roster = Roster::of(pool, generation);
+        let counters = Arc::clone(self.counters.entry(service.to_owned()).or_default());
+        let keeping = Arc::new(Keeping { links, roster, counters });
+        self.made.insert(service.to_owned(), (pool.clone(), Arc::clone(&keeping)));
+        Ok(Some(keeping))
+    }
+
+    /// Gives the memory of expired entries back, and rotates keys when it is time.
+    ///
+    /// # Errors
+    /// When new keys cannot be written; then the old ones go on.
+    pub fn tick(&mut self) -> Result<(), Error> {
+        let now = clock::now_ns() / 1_000_000;
+        self.tables.values().for_each(|table| table.expire(now));
+        if let (Some(state), Some(keys)) = (&mut self.state, &self.keys)
+            && state.rotate(unix_s(), ROTATION.as_secs())
+        {
+            self.store.save(state)?;
+            if let Some(keyring) = state.keyring() {
+                keys.set(keyring);
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been counted, by service.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
+        self.counters.iter().map(|(name, counters)| (name.as_str(), &**counters))
+    }
+
+    fn load(&mut self) -> Result<(), Error> {
+        if self.state.is_some() {
+            return Ok(());
+        }
+        let mut state = self.store.load()?.unwrap_or_default();
+        if state.rotate(unix_s(), ROTATION.as_secs()) {
+            self.store.save(&state)?;
+        }
+        self.keys = state.keyring().map(|keyring| Arc::new(Keys::new(keyring)));
+        self.state = Some(state);
+        Ok(())
+    }
+
+    fn method(
+        &mut self,
+        profile: &model::PersistenceProfile,
+        pool: &Pool,
+        service: &str,
+        model: &Model,
+        changed: &mut bool,
+    ) -> Option<Method> {
+        Some(match &profile.method {
+            model::Method::HttpCookie(settings) => {
+                let keys = Arc::clone(self.keys.as_ref()?);
+                let generated = match &settings.cookie_name {
+                    Some(name) => name.as_str(),
+                    None => {
+                        let (name, is_new) = self.state.as_mut()?.name(&profile.name, &pool.name);
+                        *changed |= is_new;
+                        name
+                    }
+                };
+                let cookie = Cookie::new(generated, &profile.name, &pool.name, settings, keys);
+                Method::Cookie(Box::new(cookie))
+            }
+            model::Method::AppCookie(settings) => Method::App {
+                name: settings.cookie_name.clone(),
+                argument: settings.query_argument.clone(),
+                table: self.table(
+                    (profile.name.clone(), pool.name.clone(), None),
+                    settings.table_size,
+                    settings.timeout,
+                ),
+            },
+            model::Method::Header(settings) => {
+                Method::Header { name: settings.header_name.clone() }
+            }
+            model::Method::ClientIp(settings) if settings.timeout.is_zero() => return None,
+            model::Method::ClientIp(settings) => {
+                let own = match settings.scope {
+                    Scope::VirtualService => Some(service.to_owned()),
+                    Scope::Pool => None,
+                };
+                let key = (profile.name.clone(), pool.name.clone(), own);
+                let size = model.data_path.entry_table;
+                let table = self.table(key, size, settings.timeout);
+                let (ipv4_mask, ipv6_mask) = (settings.ipv4_mask, settings.ipv6_mask);
+                Method::Address { ipv4_mask, ipv6_mask, table }
+            }
+        })
+    }
+
+    fn table(&mut self, key: TableKey, size: u32, timeout: Duration) -> Arc<Table> {
+        let timeout = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let now = clock::now_ns() / 1_000_000;
+        let table =
+            self.tables.entry(key).or_insert_with(|| Arc::new(Table::new(size, timeout, now)));
+        table.set_limits(size, timeout);
+        Arc::clone(table)
+    }
+}
+
+/// Seconds since 1970.
+fn unix_s() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
+}

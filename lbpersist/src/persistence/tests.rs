@@ -1,0 +1,390 @@
+//! Every rule of the methods, on requests that are plain values.
+
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    keeping::{EVENTS, Event},
+    state::{Error, State, Store},
+    token::Refusal,
+    *,
+};
+use crate::config;
+
+/// Keeps nothing for longer than it lives.
+struct Memory(Mutex<Option<State>>);
+
+impl Store for Memory {
+    fn load(&self) -> Result<Option<State>, Error> {
+        Ok(self.0.lock().unwrap().take())
+    }
+
+    fn save(&self, _: &State) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct Ask {
+    cookies: Vec<String>,
+    shard: Option<&'static str>,
+    target: String,
+    client: IpAddr,
+}
+
+impl Request for Ask {
+    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
+        self.cookies.iter().map(String::as_bytes)
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        assert_eq!(name, "x-shard");
+        self.shard.map(str::as_bytes)
+    }
+
+    fn target(&self) -> &[u8] {
+        self.target.as_bytes()
+    }
+
+    fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
+fn ask() -> Ask {
+    Ask { cookies: Vec::new(), shard: None, target: "/".to_owned(), client: [192, 0, 2, 1].into() }
+}
+
+fn with_cookie(cookie: &str) -> Ask {
+    Ask { cookies: vec![cookie.to_owned()], ..ask() }
+}
+
+/// A pool of three servers whose profile `p` has `fields`, and the conditions of its servers.
+struct World {
+    keeper: Keeper,
+    keeping: Arc<Keeping>,
+    conditions: RefCell<[Condition; 3]>,
+    now: Now,
+}
+
+const SERVERS: &str = "{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\", header_value = \"blue\" }, { address = \"10.0.0.3\" }";
+
+fn text(servers: &str, fields: &str) -> String {
+    format!(
+        "[[pool]]\nname = \"web\"\npersistence_profile = \"p\"\nservers = [{servers}]\n\
+         [[persistence_profile]]\nname = \"p\"\n{fields}\n"
+    )
+}
+
+impl World {
+    fn new(fields: &str) -> Self {
+        let mut keeper = Keeper::new(Box::new(Memory(Mutex::new(None))));
+        let keeping = make(&mut keeper, &text(SERVERS, fields));
+        let conditions = RefCell::new([Condition::Usable; 3]);
+        let ms = crate::clock::now_ns() / 1_000_000;
+        Self { keeper, keeping, conditions, now: Now { unix_s: unix_s(), ms } }
+    }
+
+    fn decide(&self, request: &Ask) -> Decision {
+        self.keeping.decide(request, |server| self.conditions.borrow()[server], self.now)
+    }
+
+    fn choice(&self, request: &Ask) -> Choice {
+        self.decide(request).choice()
+    }
+
+    /// Sends a request to `server`, and gives the cookies that are set.
+    fn visit(&self, request: &Ask, server: usize) -> Vec<String> {
+        let session = self.keeping.settle(self.decide(request), server, self.now);
+        session.set_cookies(self.now).map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
+    /// The cookie that a client of `server` gets.
+    fn cookie(&self, server: usize) -> String {
+        let lines = self.visit(&ask(), server);
+        assert_eq!(lines.len(), 1);
+        lines[0].split(';').next().unwrap().to_owned()
+    }
+
+    fn counted(&self, event: usize) -> u64 {
+        let (_, counters) = self.keeper.counters().next().unwrap();
+        counters.counts()[event]
+    }
+
+    fn set(&self, server: usize, condition: Condition) {
+        self.conditions.borrow_mut()[server] = condition;
+    }
+}
+
+fn unix_s() -> u32 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as u32
+}
+
+fn make(keeper: &mut Keeper, text: &str) -> Arc<Keeping> {
+    let model = config::parse(text).unwrap();
+    let (pool, _) = model.pools.first_key_value().unwrap();
+    keeper.keeping("w", pool, &model).unwrap().unwrap()
+}
+
+fn to(server: usize) -> Choice {
+    Choice::Server { server, may_move: true }
+}
+
+const COOKIE: &str = "type = \"http-cookie\"\ncookie_name = \"LB\"";
+
+#[test]
+fn a_cookie_leads_back_to_its_server_and_is_set_once() {
+    let world = World::new(COOKIE);
+    assert_eq!(world.choice(&ask()), Choice::Balance);
+    let cookie = world.cookie(2);
+    assert!(cookie.starts_with("LB=") && cookie.len() == 3 + 71, "{cookie}");
+    let again = with_cookie(&format!("a=1; {cookie}; b=2"));
+    assert_eq!(world.choice(&again), to(2));
+    assert_eq!(world.visit(&again, 2), [""; 0], "the client has it");
+    let moved = world.visit(&again, 1);
+    assert_eq!(world.choice(&with_cookie(moved[0].split(';').next().unwrap())), to(1));
+}
+
+#[test]
+fn the_line_has_what_is_configured() {
+    let rows = [
+        ("", "; Path=/; HttpOnly"),
+        (
+            "http_only = false\npath = \"/shop\"\ndomain = \"example.com\"",
+            "; Path=/shop; Domain=example.com",
+        ),
+        ("secure = true\nsame_site = \"none\"", "; Path=/; Secure; HttpOnly; SameSite=None"),
+        ("timeout = \"1h\"", "; Path=/; HttpOnly"),
+        ("timeout = \"1h\"\npersistent = true", "; Path=/; HttpOnly; Max-Age=3600"),
+    ];
+    for (fields, expected) in rows {
+        let world = World::new(&format!("{COOKIE}\n{fields}"));
+        let lines = world.visit(&ask(), 0);
+        assert_eq!(&lines[0][3 + 71..], expected);
+    }
+}
+
+#[test]
+fn a_cookie_ends_with_its_timeout_though_it_is_sent_always() {
+    let mut world =
+        World::new(&format!("{COOKIE}\ntimeout = \"1h\"\npersistent = true\nalways_send = true"));
+    let cookie = with_cookie(&world.cookie(1));
+    world.now.unix_s += 3_000;
+    assert_eq!(world.choice(&cookie), to(1));
+    let lines = world.visit(&cookie, 1);
+    assert!(
+        lines[0].ends_with("; Max-Age=600"),
+        "counted from when the client was bound: {}",
+        lines[0]
+    );
+    let again = with_cookie(lines[0].split(';').next().unwrap());
+    world.now.unix_s += 600;
+    assert_eq!(world.choice(&again), Choice::Balance);
+    assert_eq!(world.counted(Refusal::Expired as usize), 1);
+}
+
+#[test]
+fn what_is_no_good_cookie_is_counted_ignored_and_replaced() {
+    let world = World::new(COOKIE);
+    let good = world.cookie(1);
+    let mut forged = good.clone().into_bytes();
+    forged[40] = if forged[40] == b'A' { b'B' } else { b'A' };
+    let forged = String::from_utf8(forged).unwrap();
+    let foreign =
+        World::new("type = \"http-cookie\"\ncookie_name = \"LB\"\npath = \"/x\"").cookie(1);
+    let rows = [
+        ("LB=".to_owned(), Refusal::Malformed),
+        ("LB=10.0.0.1:80".to_owned(), Refusal::Malformed),
+        (format!("LB={}", "A".repeat(4_000)), Refusal::Oversized),
+        (forged, Refusal::Forged),
+        (foreign, Refusal::UnknownKey),
+    ];
+    for (cookie, refusal) in rows {
+        let before = world.counted(refusal as usize);
+        assert_eq!(world.visit(&with_cookie(&cookie), 0).len(), 1, "{cookie}");
+        assert_eq!(world.counted(refusal as usize), before + 1, "{cookie}");
+    }
+    assert_eq!(world.choice(&with_cookie(&good)), to(1));
+}
+
+#[test]
+fn of_two_good_cookies_the_first_wins_and_bad_ones_overrule_nothing() {
+    let world = World::new(COOKIE);
+    let (one, two) = (world.cookie(1), world.cookie(2));
+    assert_eq!(world.choice(&with_cookie(&format!("{one}; {two}"))), to(1));
+    assert_eq!(world.counted(Event::Doubled as usize), 1);
+    assert_eq!(world.choice(&with_cookie(&format!("LB=x; {two}"))), to(2));
+    let split = Ask { cookies: vec!["a=1".to_owned(), two.clone()], ..ask() };
+    assert_eq!(world.choice(&split), to(2), "HTTP/2 sends a header for each");
+    let flood = format!("{}{two}", "LB=x; ".repeat(100));
+    let before = world.counted(Refusal::Malformed as usize);
+    assert_eq!(world.choice(&with_cookie(&flood)), Choice::Balance);
+    assert_eq!(
+        world.counted(Refusal::Malformed as usize) - before,
+        4,
+        "no more than four are opened"
+    );
+}
+
+#[test]
+fn a_cookie_of_another_pool_or_of_a_server_that_was_away_leads_nowhere() {
+    let mut world = World::new(COOKIE);
+    let cookie = with_cookie(&world.cookie(2));
+    let [two, three] = [
+        "{ address = \"10.0.0.1\" }, { address = \"10.0.0.2\" }",
+        "{ address = \"10.0.0.3\" }, { address = \"10.0.0.1\" }",
+    ];
+    let other = text(three, COOKIE).replace("web", "other");
+    world.keeping = make(&mut world.keeper, &other);
+    assert_eq!(world.choice(&cookie), Choice::Balance);
+    world.keeping = make(&mut world.keeper, &text(two, COOKIE));
+    assert_eq!(world.choice(&cookie), Choice::Balance);
+    world.keeping = make(&mut world.keeper, &text(SERVERS, COOKIE));
+    assert_eq!(
+        world.choice(&cookie),
+        Choice::Balance,
+        "the address is there again, the server is another"
+    );
+    assert_eq!(world.counted(Event::UnknownServer as usize), 2);
+    let cookie = with_cookie(&world.cookie(1));
+    let reordered = text(&SERVERS.split(", {").collect::<Vec<_>>().join(", {"), COOKIE);
+    world.keeping = make(&mut world.keeper, &reordered);
+    assert_eq!(world.choice(&cookie), to(1));
+}
+
+#[test]
+fn our_cookie_is_taken_out_of_requests() {
+    let world = World::new(COOKIE);
+    assert_eq!(world.keeping.strip(b"a=1; LB=x; b=2"), header::Without::Rest(b"a=1; b=2".to_vec()));
+    assert_eq!(world.keeping.strip(b"a=1"), header::Without::Unchanged);
+    let kept = World::new(&format!("{COOKIE}\nstrip_from_request = false"));
+    assert_eq!(kept.keeping.strip(b"LB=x"), header::Without::Unchanged);
+}
+
+#[test]
+fn when_the_server_is_down_the_profile_says_what_happens() {
+    use Condition::{Down, Full, Usable};
+    let stay = Choice::Server { server: 1, may_move: false };
+    let rows = [
+        ("", Usable, to(1)),
+        ("", Down, Choice::Balance),
+        ("", Full, Choice::Balance),
+        ("limit_counts_as_down = false", Full, to(1)),
+        ("server_down = \"never\"", Usable, stay),
+        ("server_down = \"never\"", Down, Choice::Refuse),
+        ("server_down = \"never\"", Full, Choice::Refuse),
+        ("server_down = \"never\"\nlimit_counts_as_down = false", Full, stay),
+        ("server_down = \"continue\"", Down, stay),
+        ("server_down = \"continue\"", Full, stay),
+    ];
+    for (fields, condition, expected) in rows {
+        let world = World::new(&format!("{COOKIE}\n{fields}"));
+        let cookie = with_cookie(&world.cookie(1));
+        world.set(1, condition);
+        assert_eq!(world.choice(&cookie), expected, "{fields} {condition:?}");
+    }
+}
+
+#[test]
+fn a_client_that_moved_has_the_new_server_for_good() {
+    for fields in [COOKIE, "type = \"client-ip\""] {
+        let world = World::new(fields);
+        let first = world.visit(&ask(), 1);
+        let returning =
+            first.first().map_or_else(ask, |line| with_cookie(line.split(';').next().unwrap()));
+        world.set(1, Condition::Down);
+        assert_eq!(world.choice(&returning), Choice::Balance);
+        let second = world.visit(&returning, 2);
+        let returning =
+            second.first().map_or_else(ask, |line| with_cookie(line.split(';').next().unwrap()));
+        world.set(1, Condition::Usable);
+        assert_eq!(world.choice(&returning), to(2), "{fields}");
+    }
+}
+
+#[test]
+fn an_application_cookie_is_learned_and_found_wherever_it_is() {
+    let world =
+        World::new("type = \"app-cookie\"\ncookie_name = \"JSID\"\nquery_argument = \"jsid\"");
+    assert_eq!(world.choice(&with_cookie("JSID=abc")), Choice::Balance, "servers have not set it");
+    let mut session = world.keeping.settle(world.decide(&ask()), 2, world.now);
+    assert!(session.learns());
+    session.learn(b"other=1", world.now);
+    session.learn(b"JSID=abc; Path=/; HttpOnly", world.now);
+    assert_eq!(session.set_cookies(world.now).count(), 0);
+    drop(session);
+    let asked = |target: &str| Ask { target: target.to_owned(), ..ask() };
+    for request in [with_cookie("x=1; JSID=abc"), asked("/a?jsid=abc"), asked("/a;jsid=abc/b?c=d")]
+    {
+        assert_eq!(world.choice(&request), to(2));
+    }
+    for request in [with_cookie("jsid=abc"), asked("/a?JSID=abc"), asked("/a?jsid=abd")] {
+        assert_eq!(world.choice(&request), Choice::Balance);
+    }
+    let both = Ask { cookies: vec!["JSID=zzz".to_owned()], ..asked("/?jsid=abc") };
+    assert_eq!(world.choice(&both), Choice::Balance, "the cookie is what counts when there is one");
+}
+
+#[test]
+fn an_entry_expires_after_the_last_request_has_ended() {
+    let mut world = World::new("type = \"client-ip\"\ntimeout = \"10s\"");
+    let session = world.keeping.settle(world.decide(&ask()), 1, world.now);
+    world.now.ms += 60_000;
+    assert_eq!(world.choice(&ask()), to(1), "a request is under way");
+    drop(session);
+    // Guards end by the clock of the machine, which stands a minute before the one of this test.
+    world.now.ms += 10_001;
+    assert_eq!(world.choice(&ask()), Choice::Balance);
+}
+
+#[test]
+fn clients_of_a_prefix_share_an_entry() {
+    let world = World::new("type = \"client-ip\"\nipv4_mask = 24\nipv6_mask = 64");
+    let from = |client: &str| Ask { client: client.parse().unwrap(), ..ask() };
+    world.visit(&from("192.0.2.1"), 1);
+    world.visit(&from("2001:db8::1"), 2);
+    assert_eq!(world.choice(&from("192.0.2.200")), to(1));
+    assert_eq!(world.choice(&from("::ffff:192.0.2.200")), to(1));
+    assert_eq!(world.choice(&from("192.0.3.1")), Choice::Balance);
+    assert_eq!(world.choice(&from("2001:db8::ffff:1")), to(2));
+    assert_eq!(world.choice(&from("2001:db8:0:1::1")), Choice::Balance);
+    assert_eq!(world.keeping.address_key([192, 0, 2, 9].into()), Some([192, 0, 2, 0].into()));
+}
+
+#[test]
+fn a_header_names_its_server_and_others_are_balanced() {
+    let world = World::new("type = \"header\"\nheader_name = \"x-shard\"");
+    let sent = |shard| Ask { shard: Some(shard), ..ask() };
+    assert_eq!(world.choice(&sent("blue")), to(1));
+    assert_eq!(world.choice(&sent("green")), Choice::Balance);
+    assert_eq!(world.choice(&ask()), Choice::Balance);
+}
+
+#[test]
+fn the_fallback_is_asked_and_the_cookie_is_given_again() {
+    let fields = format!("{COOKIE}\nfallback = \"q\"\n[[persistence_profile]]\nname = \"q\"");
+    let world = World::new(&fields);
+    let cookie = world.cookie(2);
+    assert_eq!(world.choice(&ask()), to(2), "by its address");
+    let lines = world.visit(&ask(), 2);
+    assert_eq!(world.choice(&with_cookie(lines[0].split(';').next().unwrap())), to(2));
+    let elsewhere = Ask { client: [203, 0, 113, 9].into(), ..with_cookie(&cookie) };
+    assert_eq!(world.choice(&elsewhere), to(2), "by its cookie");
+    assert_eq!(world.visit(&elsewhere, 2), [""; 0]);
+    let bare = Ask { cookies: Vec::new(), ..elsewhere };
+    assert_eq!(world.choice(&bare), Choice::Balance, "whose cookie is good has no entry");
+    world.visit(&ask(), 1);
+    assert_eq!(world.choice(&with_cookie(&cookie)), to(2), "the cookie comes before the entry");
+    world.set(2, Condition::Down);
+    assert_eq!(world.choice(&with_cookie(&cookie)), to(1), "and the entry before any server");
+}
+
+#[test]
+fn every_event_has_its_name() {
+    assert_eq!(EVENTS[Refusal::Future as usize], "cookie_future");
+    assert_eq!(EVENTS[Event::UnknownServer as usize], "unknown_server");
+    assert_eq!(EVENTS[Event::Refused as usize], "refused");
+}

@@ -1,0 +1,133 @@
+//! Persistence, for requests as the proxy has them.
+
+use std::{
+    net::IpAddr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use http::{HeaderMap, HeaderValue, Uri, header::COOKIE, header::SET_COOKIE};
+
+use super::snapshot::Service;
+use crate::{
+    clock,
+    persistence::{self, Choice, Decision, Now, Session, header::Without},
+};
+
+/// What is looked at of a request, or of a connection, which has neither header nor target.
+struct Asked<'r> {
+    headers: &'r HeaderMap,
+    uri: &'r Uri,
+    client: IpAddr,
+}
+
+impl persistence::Request for Asked<'_> {
+    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes)
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn target(&self) -> &[u8] {
+        self.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes())
+    }
+
+    fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
+/// Where a request may go, and what is noted when it has gone there.
+pub(super) struct Kept {
+    decision: Option<Decision>,
+    choice: Choice,
+}
+
+impl Kept {
+    /// Asks for a request.
+    pub(super) fn of(service: &Service, headers: &HeaderMap, uri: &Uri, client: IpAddr) -> Self {
+        let Some(keeping) = &service.keeping else {
+            return Self { decision: None, choice: Choice::Balance };
+        };
+        let asked = Asked { headers, uri, client };
+        let condition = |server: usize| service.servers[server].condition;
+        let decision = keeping.decide(&asked, condition, now());
+        Self { choice: decision.choice(), decision: Some(decision) }
+    }
+
+    /// Asks for a connection.
+    pub(super) fn of_connection(service: &Service, client: IpAddr) -> Self {
+        Self::of(service, &HeaderMap::new(), &Uri::default(), client)
+    }
+
+    /// Whether the client's server is down, and it may have no other.
+    pub(super) fn is_refused(&self) -> bool {
+        self.choice == Choice::Refuse
+    }
+
+    /// The server that the client has.
+    pub(super) fn server(&self) -> Option<usize> {
+        match self.choice {
+            Choice::Server { server, .. } => Some(server),
+            Choice::Balance | Choice::Refuse => None,
+        }
+    }
+
+    /// Whether another server may be tried when the first one cannot be reached.
+    pub(super) fn may_move(&self) -> bool {
+        !matches!(self.choice, Choice::Server { may_move: false, .. })
+    }
+
+    /// Notes that a server has it.
+    pub(super) fn settle(self, service: &Service, server: usize) -> Option<Session> {
+        Some(service.keeping.as_ref()?.settle(self.decision?, server, now()))
+    }
+}
+
+/// Takes our cookies out of a request.
+pub(super) fn strip(service: &Service, headers: &mut HeaderMap) {
+    let Some(keeping) = &service.keeping else { return };
+    let is_ours = |value: &HeaderValue| keeping.strip(value.as_bytes()) != Without::Unchanged;
+    if !headers.get_all(COOKIE).iter().any(is_ours) {
+        return;
+    }
+    let left: Vec<HeaderValue> = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| match keeping.strip(value.as_bytes()) {
+            Without::Unchanged => Some(value.clone()),
+            Without::Nothing => None,
+            // A part of a value that was allowed is allowed.
+            Without::Rest(rest) => HeaderValue::from_bytes(&rest).ok(),
+        })
+        .collect();
+    headers.remove(COOKIE);
+    for value in left {
+        headers.append(COOKIE, value);
+    }
+}
+
+/// Learns from a server's answer, and gives the client its cookies.
+pub(super) fn answer(session: &mut Session, headers: &mut HeaderMap) {
+    let now = now();
+    if session.learns() {
+        for value in headers.get_all(SET_COOKIE) {
+            session.learn(value.as_bytes(), now);
+        }
+    }
+    for line in session.set_cookies(now) {
+        // Names, paths and domains have been checked, and a sealed value has letters and digits.
+        if let Ok(value) = HeaderValue::try_from(line) {
+            headers.append(SET_COOKIE, value);
+        }
+    }
+}
+
+fn now() -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        unix_s: u32::try_from(unix.as_secs()).unwrap_or(u32::MAX),
+        ms: clock::now_ns() / 1_000_000,
+    }
+}
