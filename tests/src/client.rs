@@ -188,3 +188,20 @@ fn parse(body: &str, local: SocketAddr) -> io::Result<Answer> {
 fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.to_owned())
 }
+
+/// Pings an address from the namespace with `length` bytes of data, and returns what came back of them.
+pub fn ping(namespace: &Namespace, to: IpAddr, length: usize) -> io::Result<Vec<u8>> {
+    // Everyone may, also those of group 0.
+    namespace.sysctl("ipv4/ping_group_range", "0 0").map_err(io::Error::other)?;
+    namespace.run(|| {
+        let socket = crate::sys::ping_socket(to.is_ipv4())?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.connect(SocketAddr::new(to, 0))?;
+        let kind = if to.is_ipv4() { 8 } else { 128 };
+        let data: Vec<u8> = (0..length).map(|n| n as u8).collect();
+        socket.send(&[&[kind, 0, 0, 0, 0, 0, 0, 1], &data[..]].concat())?;
+        let mut answer = vec![0; length + 100];
+        let received = socket.recv(&mut answer)?;
+        Ok(answer[8..received].to_vec())
+    })
+}

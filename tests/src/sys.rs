@@ -106,7 +106,6 @@ pub(crate) fn set_offload(interface: &str, offload: Offload, switch: Switch) -> 
 /// receive offload is enough for XDP_REDIRECT, but not for this.
 pub(crate) fn pass_everything(interface: &str) -> io::Result<()> {
     #[repr(C)]
-    #[derive(Default)]
     struct Program {
         kind: u32,
         instruction_count: u32,
@@ -117,16 +116,37 @@ pub(crate) fn pass_everything(interface: &str) -> io::Result<()> {
     const PROGRAM_LOAD: libc::c_int = 5;
     const KIND_XDP: u32 = 6;
     // w0 = XDP_PASS; exit
+    // Packets in several buffers as well, or the interface would refuse a large MTU: the upper half of the word with the flags.
+    const HAS_FRAGS: u64 = 1 << 5;
+    let mut rest = [0; 15];
+    rest[2] = HAS_FRAGS << 32;
     let instructions: [u64; 2] = [0x0000_0002_0000_00b4, 0x95];
     let mut program = Program {
         kind: KIND_XDP,
         instruction_count: 2,
         instructions: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        ..Program::default()
+        rest,
     };
     let program = bpf(PROGRAM_LOAD, &mut program)?;
     attach_native(interface_index(interface)?, &program)
+}
+
+/// A socket for pings to that family of addresses, whose numbers and checksums the kernel writes. It works like one for UDP.
+pub(crate) fn ping_socket(is_ipv4: bool) -> io::Result<UdpSocket> {
+    let (family, protocol) = if is_ipv4 {
+        (libc::AF_INET, libc::IPPROTO_ICMP)
+    } else {
+        (libc::AF_INET6, libc::IPPROTO_ICMPV6)
+    };
+    // SAFETY: takes numbers only.
+    let descriptor =
+        unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
 }
 
 /// Attaches by netlink: a link would end with its descriptor.

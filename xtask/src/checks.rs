@@ -15,7 +15,8 @@ use crate::run;
 use crate::toolchain::{self, Toolchain};
 
 /// The packages whose tests need nothing but a CPU.
-const UNIT_TESTED: [&str; 4] = ["lbpersist-common", "lbpersist", "lbpersist-bench", "xtask"];
+const UNIT_TESTED: [&str; 5] =
+    ["lbpersist-common", "lbpersist-packet", "lbpersist", "lbpersist-bench", "xtask"];
 
 /// The package whose tests load programs into the kernel and make network namespaces.
 const TESTED_OUTSIDE: &str = "lbpersist-tests";

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod checks;
+mod fuzz;
 mod host;
 mod needs;
 mod output;
@@ -36,6 +37,7 @@ Examples:
   cargo xtask lab down                   put it away
   cargo xtask test                       everything that a change has to pass
   cargo xtask test --filter persistence  only the tests with that in their name
+  cargo xtask fuzz headers --seconds 60  random frames for the parser of the XDP programs
   cargo xtask bench packet               nanoseconds per packet, case by case
   cargo xtask bench config               how long a thousand services take to be applied
 
@@ -73,6 +75,14 @@ enum Command {
     Bench {
         #[command(subcommand)]
         suite: Suite,
+    },
+    /// Feeds random input to decoders; needs cargo-fuzz.
+    Fuzz {
+        /// A target of fuzz/fuzz_targets; all of them when left out.
+        target: Option<String>,
+        /// How long each runs.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u32,
     },
     /// Installs what is missing, for all commands.
     Setup,
@@ -123,6 +133,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Lab { action: LabAction::Down } => run::lab(&["down"]),
         Command::Bench { suite: Suite::Packet { options } } => run::bench("packet", &options),
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
+        Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Setup => run::setup(),
     }
 }

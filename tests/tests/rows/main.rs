@@ -5,6 +5,7 @@
 
 mod answer;
 mod closing;
+mod cut;
 mod down;
 mod forward;
 mod fragment;

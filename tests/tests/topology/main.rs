@@ -14,4 +14,5 @@ mod restart;
 mod scope;
 mod server_down;
 mod udp;
+mod wire;
 mod wiring;
