@@ -83,7 +83,7 @@ fn ipv4_fragment(mut frame: Vec<u8>, id: u16, offset: u16, more: u16) -> Vec<u8>
     let total = u16::try_from(frame.len() - IP).expect("it fits a packet");
     frame[IP + 2..IP + 4].copy_from_slice(&total.to_be_bytes());
     frame[IP + 4..IP + 6].copy_from_slice(&id.to_be_bytes());
-    frame[IP + 6..IP + 8].copy_from_slice(&(more << 13 | offset / 8).to_be_bytes());
+    frame[IP + 6..IP + 8].copy_from_slice(&((more << 13) | (offset / 8)).to_be_bytes());
     with_header_checksum(frame)
 }
 
