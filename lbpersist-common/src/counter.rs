@@ -24,11 +24,21 @@ pub enum Event {
     EntryRepaired = 7,
     /// A table refused an insertion; the client was served from the ring.
     TableRefused = 8,
+    /// A connection got a port towards its server.
+    TranslationStarted = 9,
+    /// A translation was freed after its connection had ended.
+    TranslationEnded = 10,
+    /// Every port that a client could have had towards its server was taken; it was refused.
+    PortsExhausted = 11,
+    /// The table of translations is full; a connection keeps its unfinished one, which may be evicted.
+    TranslationRefused = 12,
+    /// An unfinished translation gave its port to another client.
+    TranslationDisplaced = 13,
 }
 
 impl Event {
     /// All events, by number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::HandshakeStarted,
         Self::ConnectionOpened,
         Self::ConnectionClosed,
@@ -38,6 +48,11 @@ impl Event {
         Self::EntryExpired,
         Self::EntryRepaired,
         Self::TableRefused,
+        Self::TranslationStarted,
+        Self::TranslationEnded,
+        Self::PortsExhausted,
+        Self::TranslationRefused,
+        Self::TranslationDisplaced,
     ];
 
     /// How many events there can be before the map has to grow.
@@ -55,6 +70,11 @@ impl Event {
             Self::EntryExpired => "entries_expired",
             Self::EntryRepaired => "entries_repaired",
             Self::TableRefused => "table_refused",
+            Self::TranslationStarted => "translations_started",
+            Self::TranslationEnded => "translations_ended",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::TranslationRefused => "translation_refused",
+            Self::TranslationDisplaced => "translations_displaced",
         }
     }
 }

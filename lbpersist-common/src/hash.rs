@@ -4,7 +4,7 @@
 //! rings that a new daemon takes over. It mixes as the finalizer of MurmurHash3 does (Appleby, public domain:
 //! xor-shift and multiply, which the BPF instruction set has), over two 64-bit words.
 
-use crate::net::{Address, Destination};
+use crate::net::{Address, Destination, Endpoint};
 
 const MULTIPLY_HIGH: u64 = 0xff51_afd7_ed55_8ccd;
 const MULTIPLY_LOW: u64 = 0xc4ce_b9fe_1a85_ec53;
@@ -30,6 +30,15 @@ pub fn client_to(address: &Address, port: u16, destination: &Destination) -> u32
     let hash = mix(mix(high ^ START).wrapping_add(u64::from(port)) ^ low);
     let hash = mix(mix(hash ^ (first | second << 32)) ^ third);
     (hash >> 32) as u32
+}
+
+/// Hashes a flow: for what this node alone decides.
+#[inline(always)]
+pub fn flow(from: &Endpoint, to: &Endpoint) -> u64 {
+    let ([high, low], [to_high, to_low]) = (from.address.words(), to.address.words());
+    let ports = u64::from(from.port) << 16 | u64::from(to.port);
+    let hash = mix(high ^ to_high.rotate_left(32) ^ ports.wrapping_mul(MULTIPLY_HIGH) ^ START);
+    mix(hash ^ low.wrapping_mul(MULTIPLY_LOW) ^ to_low.rotate_left(17))
 }
 
 /// Hashes any bytes: for what is decided away from the packet's way, such as a member's place in a ring.

@@ -17,11 +17,17 @@ pub struct Layout {
     pub next_id: u32,
     /// Which lookups the services ask for: bits of [`feature`].
     pub features: u32,
+    /// The first of the ports that masquerade may use towards servers.
+    pub first_port: u16,
+    /// How many ports there are from that on.
+    pub ports: u16,
+    /// Zero.
+    pub reserved: u32,
     /// Added to the clock, wrapping around; 0 but in tests.
     pub clock_offset_ns: u64,
 }
 
-const _: () = assert!(size_of::<Layout>() == 24);
+const _: () = assert!(size_of::<Layout>() == 32);
 
 /// Lookups that a packet is spared while no service asks for them. The daemon sets a bit before it writes the first such
 /// service and clears it after the last.
@@ -30,8 +36,6 @@ pub mod feature {
     pub const ALL_PORTS: u32 = 1;
     /// A service listens on a prefix.
     pub const PREFIX: u32 = 2;
-    /// A pool is reached by masquerade.
-    pub const MASQUERADE: u32 = 4;
 }
 
 /// Whose name a record of the `names` map holds.

@@ -23,4 +23,5 @@ pub mod server;
 pub mod service;
 pub mod stage;
 pub mod tcp;
+pub mod translation;
 pub mod tunnel;

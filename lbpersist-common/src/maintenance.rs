@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{connection::ConnectionKey, persistence::EntryKey};
+use crate::{connection::ConnectionKey, persistence::EntryKey, translation::TranslationKey};
 
 /// One request. What it means is told by its [`Operation`].
 #[repr(C)]
@@ -31,6 +31,32 @@ pub struct Request {
 
 const _: () = assert!(size_of::<Request>() == 104);
 
+impl Request {
+    /// A request about a translation, which takes the place of the connection.
+    pub fn about(operation: Operation, key: &TranslationKey, seen_ns: u64) -> Self {
+        let mut request = Self::zeroed();
+        request.operation = operation as u32;
+        request.seen_ns = seen_ns;
+        request.connection.client = key.server;
+        request.connection.service_port = key.server_port;
+        request.connection.client_port = key.port;
+        request.connection.service = key.protocol.into();
+        request
+    }
+
+    /// The translation that it is about.
+    #[inline(always)]
+    pub fn translation(&self) -> TranslationKey {
+        TranslationKey {
+            server: self.connection.client,
+            server_port: self.connection.service_port,
+            port: self.connection.client_port,
+            protocol: self.connection.service as u16,
+            reserved: 0,
+        }
+    }
+}
+
 /// What a [`Request`] asks for.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +71,10 @@ pub enum Operation {
     EndConnection = 4,
     /// Delete the connection if no packet was noted since.
     DeleteConnection = 5,
+    /// Free the translation that [`Request::translation`] names if no packet was noted since.
+    FreeTranslation = 6,
+    /// The same of an unfinished one.
+    FreeHalfOpen = 7,
 }
 
 /// Requests in one run: a frame of `BPF_PROG_TEST_RUN` must fit a page with its headroom.

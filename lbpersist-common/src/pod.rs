@@ -16,6 +16,7 @@ use crate::{
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
     service::{Pool, PrefixKey, Reverse, Service},
+    translation::{Translation, TranslationKey},
 };
 
 macro_rules! pod {
@@ -52,4 +53,6 @@ pod!(
     Service,
     ServiceCounters,
     Slot,
+    Translation,
+    TranslationKey,
 );

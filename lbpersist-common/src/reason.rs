@@ -49,11 +49,13 @@ pub enum Reason {
     FragmentLost = 20,
     /// A fragment to a service that ends within the transport header, begins there, or goes beyond the longest packet: dropped.
     FragmentRefused = 21,
+    /// Every port that the client could have had towards its server is taken: refused.
+    NoPort = 22,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -76,6 +78,7 @@ impl Reason {
         Self::EchoAnswered,
         Self::FragmentLost,
         Self::FragmentRefused,
+        Self::NoPort,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -106,6 +109,7 @@ impl Reason {
             Self::EchoAnswered => "echo_answered",
             Self::FragmentLost => "fragment_lost",
             Self::FragmentRefused => "fragment_refused",
+            Self::NoPort => "no_port",
         }
     }
 
@@ -132,6 +136,7 @@ impl Reason {
             Self::TooBig => "answered: too big for the way on",
             Self::ImpossibleSource => "dropped: from a service, a server's port, or nobody",
             Self::ServerGone => "reset: the connection's server is down or gone",
+            Self::NoPort => "refused: every port it could have had towards its server is taken",
             Self::SourceRouted => {
                 "dropped: has a routing header that leads on from its destination"
             }

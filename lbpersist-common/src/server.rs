@@ -28,7 +28,7 @@ pub struct Server {
     pub weight: u16,
     /// The largest IP packet that its interface carries, in bytes.
     pub mtu: u16,
-    /// Where the outer packets of its tunnel come from; `::` without a tunnel.
+    /// Where the outer packets of its tunnel come from, or under masquerade the packets themselves; otherwise `::`.
     pub tunnel_source: Address,
 }
 

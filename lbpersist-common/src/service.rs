@@ -133,6 +133,8 @@ impl Pool {
 pub mod forwarding {
     /// Address and port are rewritten, and back again in answers.
     pub const NAT: u32 = 0;
+    /// Source and destination are rewritten, and back again in answers.
+    pub const MASQUERADE: u32 = 1;
     /// Only the frame is addressed anew; servers answer clients themselves.
     pub const DIRECT: u32 = 2;
     /// The packet travels inside another one; servers answer clients themselves.
@@ -170,9 +172,9 @@ pub struct Reverse {
     pub address: Address,
     /// The service's port, in host byte order; 0 if it is on all ports, which its servers keep.
     pub port: u16,
-    /// Zero.
-    pub reserved: u16,
-    /// The service.
+    /// See [`reverse_flag`].
+    pub flags: u16,
+    /// The service; 0 if none is reached by `nat`.
     pub service: u32,
     /// The place of the service's counters.
     pub service_index: u32,
@@ -186,7 +188,25 @@ pub struct Reverse {
 
 const _: () = assert!(size_of::<Reverse>() == 40);
 
+/// Flags of a [`Reverse`].
+pub mod reverse_flag {
+    /// The server is reached by masquerade: a translation may tell whose the answer is.
+    pub const MASQUERADE: u16 = 1;
+    /// The service is on a prefix: the address the client came for is a part of its keys.
+    pub const PREFIX: u16 = 2;
+}
+
 impl Reverse {
+    /// The part that the address the client came for has in its keys.
+    #[inline(always)]
+    pub fn destination(&self) -> Destination {
+        if self.flags & reverse_flag::PREFIX == 0 {
+            Destination::NONE
+        } else {
+            Destination::of(&self.address)
+        }
+    }
+
     /// The port that the client knows of a packet that came from the server's `port`.
     #[inline(always)]
     pub const fn port_for(&self, port: u16) -> u16 {

@@ -11,11 +11,13 @@ use lbpersist_common::{
     route::{NeighbourKey, Route, kind},
     service::{Reverse, Service, forwarding},
     stage::Stage,
+    translation::Translation,
 };
 
 use crate::{
     answer, clock, count, encapsulate, fragment, frame,
     maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
+    masquerade,
     parse::{Flow, Packet, Unread},
     rewrite, select, stage,
     verdict::Verdict,
@@ -66,7 +68,8 @@ pub(crate) fn carry(
         Some(service) => service,
         None => {
             if let Some(reverse) = select::reverse(flow) {
-                return to_client(context, &mut packet, flow, reverse);
+                let translation = masquerade::answered(flow, reverse);
+                return to_client(context, &mut packet, flow, reverse, translation);
             }
             // Last, since a prefix may be around everything, servers and clients too.
             wide::on_a_prefix(&flow.to).ok_or(Reason::NotOurs)?
@@ -100,6 +103,14 @@ fn to_server(
     if packet.network.total_length() > fits {
         return Ok((answer::too_big(context, fits as u16), Reason::TooBig));
     }
+    let port = if pool.forwarding == forwarding::MASQUERADE {
+        match masquerade::port(flow, service, number, server) {
+            Ok(port) => port,
+            Err(reason) => return Ok((answer::refuse(context), reason)),
+        }
+    } else {
+        0
+    };
     if let Some(id) = packet.fragment {
         fragment::note(flow, id, &fragment::to_server(number, service.index));
     }
@@ -119,7 +130,10 @@ fn to_server(
                 .ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => rewrite::frame(packet, &server.frame),
-        _ => {
+        forwarding => {
+            if forwarding == forwarding::MASQUERADE {
+                rewrite::source(packet, flow, &server.tunnel_source, port);
+            }
             let port = if server.port == 0 { flow.to.port } else { server.port };
             rewrite::destination(packet, flow, &server.address, port);
             rewrite::frame(packet, &server.frame);
@@ -134,18 +148,32 @@ fn to_client(
     packet: &mut Packet<'_>,
     flow: &Flow,
     reverse: &Reverse,
+    translation: Option<&Translation>,
 ) -> Result<(Verdict, Reason), Reason> {
-    let hop = hop_to(&flow.to.address)?;
+    let (reverse, client) = match translation {
+        Some(found) => (&found.answer, &found.client),
+        None => (reverse, &flow.to),
+    };
+    let hop = hop_to(&client.address)?;
+    // The server is reached by masquerade alone, and this is no answer to a client.
+    if reverse.service == 0 {
+        return Err(Reason::NotOurs);
+    }
     rewrite::may_hop(&packet.network)?;
     if packet.network.total_length() > hop.mtu {
         return Ok((answer::too_big(context, hop.mtu as u16), Reason::TooBig));
     }
-    if let Some(id) = packet.fragment {
+    if let Some(id) = packet.fragment
+        && translation.is_none()
+    {
         fragment::note(flow, id, &fragment::to_client(&reverse.address, reverse.service_index));
     }
     rewrite::hop(&mut packet.network);
-    select::note_answer(flow, reverse);
+    select::note_answer(flow, reverse, client);
     rewrite::source(packet, flow, &reverse.address, reverse.port_for(flow.from.port));
+    if translation.is_some() {
+        rewrite::destination(packet, flow, &client.address, client.port);
+    }
     let length = packet.length;
     count::service(reverse.service_index, |counters| {
         counters.answer_packets += 1;

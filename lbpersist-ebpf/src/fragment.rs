@@ -184,8 +184,11 @@ fn follow_to_server(
                 .ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => load::set_frame_addresses(later.ethernet, &server.frame),
-        _ => {
+        forwarding => {
             // The checksum of the transport header is in the first fragment, which has the change for all of them.
+            if forwarding == forwarding::MASQUERADE {
+                let _ = rewrite::address(&mut later.network, End::Source, &server.tunnel_source);
+            }
             let _ = rewrite::address(&mut later.network, End::Destination, &server.address);
             load::set_frame_addresses(later.ethernet, &server.frame);
         }

@@ -160,12 +160,20 @@ fn addressee(opposite: &Flow) -> Result<Addressee, Reason> {
         Some(service) => service,
         None => {
             if let Some(reverse) = select::reverse(opposite) {
+                // The server is reached by masquerade alone.
+                if reverse.service == 0 {
+                    return Err(Reason::OtherProtocol);
+                }
                 return Ok(Addressee::Client { reverse });
             }
             wide::on_a_prefix(&opposite.to).ok_or(Reason::OtherProtocol)?
         }
     };
     let pool = select::pool(service)?;
+    // The server knows its client by another address, which is not looked up for an error.
+    if pool.forwarding == forwarding::MASQUERADE {
+        return Err(Reason::OtherProtocol);
+    }
     Ok(Addressee::Server { number: peek::server(opposite, service, pool)?, pool })
 }
 

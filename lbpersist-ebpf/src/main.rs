@@ -26,6 +26,7 @@ mod front;
 mod icmp;
 mod maintain;
 mod maps;
+mod masquerade;
 mod peek;
 mod persistence;
 mod resize;

@@ -14,7 +14,7 @@ use crate::{
     atomic, clock, count,
     cursor::Unaligned,
     frame,
-    maps::{CONNECTIONS, ENTRIES},
+    maps::{CONNECTIONS, ENTRIES, HALF_OPEN_TRANSLATIONS, TRANSLATIONS},
     persistence,
     verdict::Verdict,
 };
@@ -41,8 +41,28 @@ fn answer(request: &Request) -> bool {
         n if n == Operation::SuspectConnection as u32 => suspect_connection(request),
         n if n == Operation::EndConnection as u32 => end_connection(request),
         n if n == Operation::DeleteConnection as u32 => delete_connection(request),
+        n if n == Operation::FreeTranslation as u32 => free_translation(request),
+        n if n == Operation::FreeHalfOpen as u32 => free_half_open(request),
         _ => false,
     }
+}
+
+#[inline(always)]
+fn free_translation(request: &Request) -> bool {
+    let key = request.translation();
+    // SAFETY: read through a shared reference within this run. A packet that comes between this look and the deletion, on
+    // another CPU, loses its translation after a silence of its whole limit.
+    let Some(found) = (unsafe { TRANSLATIONS.get(&key) }) else { return false };
+    let untouched = found.last_seen_ns == request.seen_ns;
+    untouched && TRANSLATIONS.remove(&key).is_ok() && counted(Event::TranslationEnded)
+}
+
+#[inline(always)]
+fn free_half_open(request: &Request) -> bool {
+    let key = request.translation();
+    // SAFETY: as in `free_translation`.
+    let Some(found) = (unsafe { HALF_OPEN_TRANSLATIONS.get(&key) }) else { return false };
+    found.last_seen_ns == request.seen_ns && HALF_OPEN_TRANSLATIONS.remove(&key).is_ok()
 }
 
 #[inline(always)]

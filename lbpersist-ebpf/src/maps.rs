@@ -22,6 +22,7 @@ use lbpersist_common::{
     server::Server,
     service::{Pool, PrefixKey, Reverse, ReverseKey, Service, ServiceKey},
     stage::Stage,
+    translation::{Translation, TranslationKey},
     tunnel::Outcome,
 };
 
@@ -78,6 +79,20 @@ pub(crate) static CONNECTIONS: LruHashMap<ConnectionKey, Connection, 65_536> = L
 /// Handshakes that wait for the client. Written by SYNs and what follows them; old ones are deleted by the daemon.
 #[btf_map(name = "handshakes")]
 pub(crate) static HANDSHAKES: LruHashMap<ConnectionKey, Handshake, 4_096> = LruHashMap::new();
+
+/// Clients behind servers' answers, under masquerade. Written by packets; freed by `maintain`. Evicts nothing.
+#[btf_map(name = "translations")]
+pub(crate) static TRANSLATIONS: HashMap<TranslationKey, Translation, 65_536, ON_DEMAND> =
+    HashMap::new();
+
+/// The same of clients that have not shown that they hear their servers. Written by packets; old ones are freed by `maintain`.
+#[btf_map(name = "half_open_trans")]
+pub(crate) static HALF_OPEN_TRANSLATIONS: LruHashMap<TranslationKey, Translation, 4_096> =
+    LruHashMap::new();
+
+/// One word: a bit for each candidate that a translation ever had. Written by packets; read under masquerade.
+#[btf_map(name = "depths")]
+pub(crate) static DEPTHS: Array<u64, 1> = Array::new();
 
 /// The way to clients: prefix to next hop. Written by the daemon from netlink; read per packet of a server.
 #[btf_map(name = "routes")]

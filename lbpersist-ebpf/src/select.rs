@@ -142,25 +142,26 @@ fn is_ours(end: &Endpoint) -> bool {
 
 /// Tells the tables of a server's segment that may open or close its connection.
 #[inline(always)]
-pub(crate) fn note_answer(flow: &Flow, reverse: &Reverse) {
+pub(crate) fn note_answer(flow: &Flow, reverse: &Reverse, client: &Endpoint) {
     if flow.flags & flag::CONTROL != 0 {
-        let _ = answer_to_tables(flow, reverse);
+        let _ = answer_to_tables(flow, reverse, client);
     }
 }
 
 /// Notes such a segment; returns a number because the verifier wants a subprogram to return one.
 #[inline(never)]
-fn answer_to_tables(flow: &Flow, reverse: &Reverse) -> u32 {
+fn answer_to_tables(flow: &Flow, reverse: &Reverse, client: &Endpoint) -> u32 {
     let Some(pool) = POOLS.get(reverse.pool) else { return 0 };
+    let destination = reverse.destination();
     let connection = ConnectionKey {
-        client: flow.to.address,
+        client: client.address,
         service: reverse.service,
-        client_port: flow.to.port,
+        client_port: client.port,
         service_port: reverse.port_for(flow.from.port),
-        destination: Destination::NONE,
+        destination,
         reserved: 0,
     };
-    let entry = entry_key(&flow.to.address, reverse.scope, pool, Destination::NONE);
+    let entry = entry_key(&client.address, reverse.scope, pool, destination);
     connection::note_answer(&connection, &entry, flow.flags, flow.numbers.sequence);
     1
 }
@@ -184,7 +185,10 @@ impl Visit<'_> {
     /// Who of client and server is seen by this balancer, for a segment of the client.
     #[inline(always)]
     pub(crate) fn seen(&self) -> Seen {
-        if self.pool.forwarding == forwarding::NAT { Seen::Client } else { Seen::ClientAlone }
+        match self.pool.forwarding {
+            forwarding::NAT | forwarding::MASQUERADE => Seen::Client,
+            _ => Seen::ClientAlone,
+        }
     }
 
     /// Whether clients of this pool have entries.

@@ -53,7 +53,8 @@ impl Verdict {
             | Reason::ServerGone
             | Reason::SourceRouted
             | Reason::FragmentLost
-            | Reason::FragmentRefused => Self::Drop,
+            | Reason::FragmentRefused
+            | Reason::NoPort => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::ErrorForwarded

@@ -29,6 +29,7 @@ use lbpersist_common::{
     counter::Event,
     persistence::{Entry, EntryKey},
     reason::Reason,
+    translation::{Translation, TranslationKey},
 };
 
 use crate::{balancer, wait};
@@ -192,6 +193,12 @@ impl Rig {
     /// The handshakes, by key.
     pub fn handshakes(&mut self) -> Result<Vec<(ConnectionKey, Handshake)>, Error> {
         sorted(self.data_path().maps.handshakes.all())
+    }
+
+    /// The translations, by key: those of connections, and those that are unfinished.
+    pub fn translations(&mut self) -> Result<[Vec<(TranslationKey, Translation)>; 2], Error> {
+        let maps = &self.data_path().maps;
+        Ok([sorted(maps.translations.all())?, sorted(maps.half_open_translations.all())?])
     }
 
     /// How many slots of the pool's ring are marked.

@@ -12,6 +12,7 @@ use crate::model::{
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
 const ENTRY_BYTES: u64 = 128;
 const CONNECTION_BYTES: u64 = 136;
+const TRANSLATION_BYTES: u64 = 168;
 const HANDSHAKE_BYTES: u64 = 120;
 
 /// Says what a configuration means: services, pools with their servers, settings, and about how much kernel memory they
@@ -68,14 +69,21 @@ fn describe_pool(out: &mut String, pool: &Pool) {
 fn describe_forwarding(forwarding: Forwarding) -> String {
     match forwarding {
         Forwarding::Nat => "nat: answers come back this way".to_owned(),
+        Forwarding::Masquerade(sources) => {
+            format!("masquerade as {}: servers answer this machine", sources_text(sources))
+        }
         Forwarding::Direct => "direct: servers answer clients themselves".to_owned(),
-        Forwarding::Tunnel(TunnelSources { ipv4, ipv6 }) => {
-            let ipv4 = ipv4.map(|address| address.to_string());
-            let ipv6 = ipv6.map(|address| address.to_string());
-            let from: Vec<String> = [ipv4, ipv6].into_iter().flatten().collect();
-            format!("tunnel from {}: servers answer clients themselves", from.join(" and "))
+        Forwarding::Tunnel(sources) => {
+            format!("tunnel from {}: servers answer clients themselves", sources_text(sources))
         }
     }
+}
+
+fn sources_text(TunnelSources { ipv4, ipv6 }: TunnelSources) -> String {
+    let ipv4 = ipv4.map(|address| address.to_string());
+    let ipv6 = ipv6.map(|address| address.to_string());
+    let from: Vec<String> = [ipv4, ipv6].into_iter().flatten().collect();
+    from.join(" and ")
 }
 
 /// What becomes of clients and connections that lose their server.
@@ -211,6 +219,8 @@ fn describe_settings(out: &mut String, model: &Model) {
         entry_table,
         connection_table,
         handshake_table,
+        translation_table,
+        masquerade_ports,
         sweep_interval,
         answer_echo,
     } = model.data_path;
@@ -225,6 +235,12 @@ fn describe_settings(out: &mut String, model: &Model) {
         out,
         "tables: {entry_table} entries, {connection_table} connections, {handshake_table} handshakes; swept every {sweep}"
     );
+    if masquerades(model) {
+        let _ = writeln!(
+            out,
+            "masquerade: {translation_table} translations, by ports {masquerade_ports} towards servers"
+        );
+    }
     let _ = writeln!(
         out,
         "idle limits: tcp {tcp}, tcp_closing {closing}, handshake {handshake}, udp {udp}"
@@ -238,8 +254,18 @@ fn kernel_memory(model: &Model) -> u64 {
     let rings = model.pools.len() as u64 * u64::from(settings.ring_size) * slot;
     u64::from(settings.entry_table) * ENTRY_BYTES
         + u64::from(settings.connection_table) * CONNECTION_BYTES
-        + u64::from(settings.handshake_table) * HANDSHAKE_BYTES
+        + u64::from(settings.handshake_table) * (HANDSHAKE_BYTES + TRANSLATION_BYTES)
+        + if masquerades(model) {
+            // Memory is taken as they come.
+            u64::from(settings.translation_table) * TRANSLATION_BYTES
+        } else {
+            0
+        }
         + rings
+}
+
+fn masquerades(model: &Model) -> bool {
+    model.pools.values().any(|pool| matches!(pool.forwarding, Forwarding::Masquerade(_)))
 }
 
 fn mebibytes(bytes: u64) -> String {

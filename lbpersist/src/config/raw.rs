@@ -64,6 +64,7 @@ pub(super) struct RawPool {
     /// `None` when it could not be read.
     pub(super) forwarding: Option<RawForwarding>,
     pub(super) tunnel_sources: TunnelSources,
+    pub(super) masquerade_sources: TunnelSources,
     pub(super) persistence_profile: Option<At<String>>,
     pub(super) health_monitors: Vec<At<String>>,
     pub(super) no_server: NoServer,
@@ -78,6 +79,7 @@ pub(super) struct RawPool {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RawForwarding {
     Nat,
+    Masquerade,
     Direct,
     Tunnel,
 }

@@ -134,6 +134,8 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
             "entry_table",
             "connection_table",
             "handshake_table",
+            "translation_table",
+            "masquerade_ports",
             "sweep_interval",
             "answer_echo",
         ],
@@ -157,6 +159,8 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
         handshake_table: table
             .integer("handshake_table", 1024..=1 << 22)
             .or(default.handshake_table),
+        translation_table: table.integer("translation_table", TABLE).or(default.translation_table),
+        masquerade_ports: table.port_range("masquerade_ports").or(default.masquerade_ports),
         sweep_interval: table
             .duration("sweep_interval", Duration::from_millis(100)..=MINUTE)
             .or(default.sweep_interval),
@@ -227,6 +231,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             "forwarding",
             "tunnel_source_ipv4",
             "tunnel_source_ipv6",
+            "masquerade_ipv4",
+            "masquerade_ipv6",
             "persistence_profile",
             "health_monitors",
             "no_server",
@@ -243,10 +249,11 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     const FORWARDINGS: Choices<RawForwarding> = Choices {
         allowed: &[
             ("nat", RawForwarding::Nat),
+            ("masquerade", RawForwarding::Masquerade),
             ("direct", RawForwarding::Direct),
             ("tunnel", RawForwarding::Tunnel),
         ],
-        later: &["masquerade"],
+        later: &[],
     };
     const NO_SERVER: Choices<NoServer> =
         Choices { allowed: &[("reject", NoServer::Reject), ("drop", NoServer::Drop)], later: &[] };
@@ -255,7 +262,9 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     let mut table = Table::open(report, found, &POOL, "");
     table.choice("algorithm", &ALGORITHMS);
     let forwarding = table.choice("forwarding", &FORWARDINGS).or_default(RawForwarding::Nat);
-    let tunnel_sources = read_tunnel_sources(&mut table);
+    let [tunnel, masquerade] = [TUNNEL_FIELDS, MASQUERADE_FIELDS];
+    let tunnel_sources = read_sources(&mut table, tunnel);
+    let masquerade_sources = read_sources(&mut table, masquerade);
     let name = table.name("name").known();
     let owner =
         name.as_ref().map_or_else(String::new, |name| format!(" of pool {}", quoted(&name.value)));
@@ -274,6 +283,7 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         value: RawPool {
             forwarding,
             tunnel_sources,
+            masquerade_sources,
             persistence_profile,
             health_monitors,
             no_server,
@@ -285,9 +295,12 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     }
 }
 
-fn read_tunnel_sources(table: &mut Table<'_, '_, '_>) -> TunnelSources {
+const TUNNEL_FIELDS: [&str; 2] = ["tunnel_source_ipv4", "tunnel_source_ipv6"];
+const MASQUERADE_FIELDS: [&str; 2] = ["masquerade_ipv4", "masquerade_ipv6"];
+
+fn read_sources(table: &mut Table<'_, '_, '_>, fields: [&'static str; 2]) -> TunnelSources {
     let mut sources = TunnelSources::default();
-    for (field, family) in [("tunnel_source_ipv4", "IPv4"), ("tunnel_source_ipv6", "IPv6")] {
+    for (field, family) in fields.into_iter().zip(["IPv4", "IPv6"]) {
         let Some(source) = table.address(field).known() else { continue };
         match (family, source.value) {
             ("IPv4", IpAddr::V4(address)) => sources.ipv4 = Some(address),

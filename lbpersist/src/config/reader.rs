@@ -10,7 +10,7 @@ use super::{
     field::{At, Choices, Field, Found, Report, Shape},
     words::{hint, list, nearest, quoted, with_article},
 };
-use crate::model::Ports;
+use crate::model::{PortRange, Ports};
 
 /// A table being read.
 pub(super) struct Table<'r, 't, 'd> {
@@ -139,6 +139,21 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
             }
             Err("all") => Ok(Ports::All),
             Err(text) => Err(format!("`{field}` must be {WANTED}, not {}", quoted(text))),
+        })
+    }
+
+    /// Ports from one to another, written `"first-last"`.
+    pub(super) fn port_range(&mut self, field: &'static str) -> Field<PortRange> {
+        let text = self.text(field);
+        self.refine(text, |text| {
+            let ports = text.split_once('-').and_then(|(first, last)| {
+                let [first, last] = [first, last].map(|port| port.trim().parse::<u16>().ok());
+                Some(PortRange { first: first?, last: last? })
+            });
+            ports.filter(|ports| 0 < ports.first && ports.first <= ports.last).ok_or_else(|| {
+                let found = quoted(text);
+                format!("`{field}` must be two ports from 1 to 65535 with a `-` between, the lower first, not {found}")
+            })
         })
     }
 

@@ -61,6 +61,7 @@ fn pool_of(
     let forwarding = match raw.forwarding {
         None | Some(RawForwarding::Nat) => Forwarding::Nat,
         Some(RawForwarding::Direct) => Forwarding::Direct,
+        Some(RawForwarding::Masquerade) => Forwarding::Masquerade(raw.masquerade_sources),
         Some(RawForwarding::Tunnel) => Forwarding::Tunnel(raw.tunnel_sources),
     };
     Pool {

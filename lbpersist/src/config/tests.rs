@@ -6,8 +6,8 @@ use super::*;
 use crate::model::{
     Carried, ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, HealthRule,
     HttpSettings, IdleLimits, LinkSettings, Method, Mode, MonitorKind, NoServer,
-    PersistenceProfile, Pool, Ports, Protocol, ProxyProtocol, ProxySettings, Scope, Server,
-    ServerDown, ServerState, TcpSettings, TunnelSources, VirtualService,
+    PersistenceProfile, Pool, PortRange, Ports, Protocol, ProxyProtocol, ProxySettings, Scope,
+    Server, ServerDown, ServerState, TcpSettings, TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -200,7 +200,8 @@ fn a_profile_with_defaults_and_one_that_is_off() {
 #[test]
 fn every_setting_arrives() {
     let text = "[data_path]\nring_size = 11\nentry_table = 1024\nconnection_table = 2048\n\
-        handshake_table = 4096\nsweep_interval = \"100ms\"\nanswer_echo = false\n\
+        handshake_table = 4096\ntranslation_table = 2048\n\
+         masquerade_ports = \"2000-2999\"\nsweep_interval = \"100ms\"\nanswer_echo = false\n\
         [idle_limits]\ntcp = \"1s\"\ntcp_closing = \"2s\"\nhandshake = \"3s\"\nudp = \"4s\"\n";
     let model = parse(text).unwrap();
     let data_path = DataPathSettings {
@@ -208,6 +209,8 @@ fn every_setting_arrives() {
         entry_table: 1024,
         connection_table: 2048,
         handshake_table: 4096,
+        translation_table: 2048,
+        masquerade_ports: PortRange { first: 2000, last: 2999 },
         sweep_interval: Duration::from_millis(100),
         answer_echo: false,
     };
@@ -382,7 +385,13 @@ fn what_a_value_may_not_be() {
         (
             "servers",
             "forwarding = \"masquerade\"\nservers",
-            "8: forwarding `masquerade` is not available yet; this version has `nat`, `direct` and `tunnel`",
+            "9: pool `web` (line 6) masquerades to server 10.0.0.11 but does not say from where; set \
+             `masquerade_ipv4` to an address of this machine",
+        ),
+        (
+            "[[virtual_service]]",
+            "[data_path]\nmasquerade_ports = \"9-8\"\n[[virtual_service]]",
+            "2: `masquerade_ports` must be two ports from 1 to 65535 with a `-` between, the lower first, not `9-8`",
         ),
         (
             "servers",

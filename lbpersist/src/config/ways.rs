@@ -30,6 +30,9 @@ pub(super) fn check(raw: &Raw, problems: &mut Vec<Problem>) {
         let wrong = port_of_its_own(&way).or_else(|| match forwarding {
             _ if proxied => None,
             RawForwarding::Nat => other_family(&way, "nat").or_else(|| on_a_prefix(&way)),
+            RawForwarding::Masquerade => {
+                other_family(&way, "masquerade").or_else(|| no_source(&way))
+            }
             RawForwarding::Direct => {
                 other_family(&way, "direct").or_else(|| other_port(&way, "direct"))
             }
@@ -226,16 +229,21 @@ fn other_port(way: &Way<'_>, forwarding: &str) -> Option<String> {
     ))
 }
 
-/// The outer packet of a tunnel comes from somewhere.
+/// The outer packet of a tunnel comes from somewhere, and so does a packet under masquerade.
 fn no_source(way: &Way<'_>) -> Option<String> {
     let server = way.host().0;
-    if way.pool.value.tunnel_sources.towards(server).is_some() {
+    let pool = &way.pool.value;
+    let (sources, does, field) = match pool.forwarding {
+        Some(RawForwarding::Masquerade) => (pool.masquerade_sources, "masquerades", "masquerade"),
+        _ => (pool.tunnel_sources, "tunnels", "tunnel_source"),
+    };
+    if sources.towards(server).is_some() {
         return None;
     }
     let (pool, line) = (way.pool.label(), way.pool.line);
     let family = if server.is_ipv4() { "ipv4" } else { "ipv6" };
     Some(format!(
-        "pool {pool} (line {line}) tunnels to server {server} but does not say from where; set `tunnel_source_{family}` to an \
+        "pool {pool} (line {line}) {does} to server {server} but does not say from where; set `{field}_{family}` to an \
          address of this machine"
     ))
 }

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use lbpersist_common::{
     front::Front,
@@ -12,7 +13,7 @@ use lbpersist_common::{
     net::{Address, Endpoint, FrameAddresses, Mac},
     route::{self, Neighbour, NeighbourKey, Route},
     server::{Server, by_hand, state},
-    service::{self, Pool, PrefixKey, Reverse, Service, pool_flag},
+    service::{self, Pool, PrefixKey, Reverse, Service, pool_flag, reverse_flag},
 };
 
 use super::{
@@ -97,6 +98,7 @@ impl Desired {
             desired.add_service(virtual_service, facts.model, identities)?;
         }
         desired.fronts = super::front::fronts(facts.model, &desired.services);
+        desired.spread_reverse_of_all_ports();
         desired.add_network(facts.view);
         desired.leave_out_own_addresses(facts.view);
         Ok(desired)
@@ -104,7 +106,8 @@ impl Desired {
 
     /// The lookups that these services ask for: bits of [`feature`].
     pub fn features(&self) -> u32 {
-        let all_ports = self.services.keys().any(|endpoint| endpoint.port == 0);
+        let all_ports =
+            self.services.keys().chain(self.reverse.keys()).any(|endpoint| endpoint.port == 0);
         let prefix = !self.prefix_services.is_empty();
         u32::from(all_ports) * feature::ALL_PORTS + u32::from(prefix) * feature::PREFIX
     }
@@ -193,26 +196,51 @@ impl Desired {
         self.names.insert(key, Name::new(&configured.name, given.id));
 
         // Where servers answer clients themselves, nothing comes back this way.
-        let nat =
-            model.pools.get(&configured.pool).filter(|pool| pool.forwarding == Forwarding::Nat);
-        let Some(servers) = nat.map(|pool| &pool.servers) else { return Ok(()) };
-        for server in servers {
+        let comes_back = |pool: &&model::Pool| match pool.forwarding {
+            Forwarding::Nat | Forwarding::Masquerade(_) => true,
+            Forwarding::Direct | Forwarding::Tunnel(_) => false,
+        };
+        let Some(from) = model.pools.get(&configured.pool).filter(comes_back) else {
+            return Ok(());
+        };
+        for server in &from.servers {
             let known = identities.server(server_identity(pool.number, server))?;
             let answers =
                 Endpoint::new(to_map(server.address), server.port.unwrap_or(port), protocol);
-            let value = Reverse {
+            let place = self.reverse.entry(answers).or_insert_with(Reverse::zeroed);
+            if let Forwarding::Masquerade(_) = from.forwarding {
+                // A translation tells whose the answer is. The same server may answer for another service under nat.
+                place.flags |= reverse_flag::MASQUERADE;
+                continue;
+            }
+            *place = Reverse {
                 address: endpoint.address,
                 port: endpoint.port,
-                reserved: 0,
+                flags: place.flags,
                 service: given.id,
                 service_index: given.number,
                 server: u32::from(known.number),
                 pool: pool.number,
                 scope,
             };
-            self.reverse.insert(answers, value);
         }
         Ok(())
+    }
+
+    /// An exact record hides that of all ports of its server, so it has to say the same.
+    fn spread_reverse_of_all_ports(&mut self) {
+        let of_all: Vec<(Endpoint, Reverse)> =
+            self.reverse.iter().filter(|(key, _)| key.port == 0).map(|(k, v)| (*k, *v)).collect();
+        for (all, value) in of_all {
+            let ports = Endpoint { port: 1, ..all }..=Endpoint { port: u16::MAX, ..all };
+            let same_protocol =
+                self.reverse.range_mut(ports).filter(|(key, _)| key.protocol == all.protocol);
+            for (_, exact) in same_protocol {
+                let flags = exact.flags | value.flags;
+                let answers = if exact.service == 0 { value } else { *exact };
+                *exact = Reverse { flags, ..answers };
+            }
+        }
     }
 
     /// This machine's own addresses are no part of the prefixes around them: it would lose its own connections.
@@ -355,6 +383,7 @@ fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64)
         id: given.id,
         forwarding: match pool.forwarding {
             Forwarding::Nat => service::forwarding::NAT,
+            Forwarding::Masquerade(_) => service::forwarding::MASQUERADE,
             Forwarding::Direct => service::forwarding::DIRECT,
             Forwarding::Tunnel(_) => service::forwarding::TUNNEL,
         },
@@ -372,10 +401,10 @@ fn pool_flags(pool: &model::Pool, is_persistent: bool) -> u32 {
     .sum()
 }
 
-/// Where the tunnel to a server comes from; `::` if it has none.
+/// Where the tunnel to a server comes from, or packets under masquerade; `::` for others.
 fn tunnel_source(pool: &model::Pool, server: &model::Server) -> Address {
     match pool.forwarding {
-        Forwarding::Tunnel(sources) => {
+        Forwarding::Tunnel(sources) | Forwarding::Masquerade(sources) => {
             sources.towards(server.address).map_or(Address::UNSPECIFIED, to_map)
         }
         Forwarding::Nat | Forwarding::Direct => Address::UNSPECIFIED,

@@ -19,6 +19,7 @@ use lbpersist_common::{
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
     service::{Pool, PrefixKey, Reverse, Service},
+    translation::{Translation, TranslationKey},
 };
 
 use super::{
@@ -30,7 +31,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 27] = [
     "layout",
     "names",
     "services",
@@ -43,6 +44,9 @@ pub const NAMES: [&str; 24] = [
     "entries",
     "connections",
     "handshakes",
+    "translations",
+    "half_open_trans",
+    "depths",
     "routes",
     "neighbours",
     "wanted",
@@ -130,6 +134,10 @@ pub struct Maps {
     pub connections: Table<ConnectionKey, Connection>,
     /// Unfinished handshakes.
     pub handshakes: Table<ConnectionKey, Handshake>,
+    /// Clients behind servers' answers, under masquerade.
+    pub translations: Table<TranslationKey, Translation>,
+    /// The same of clients that have not shown that they hear their servers.
+    pub half_open_translations: Table<TranslationKey, Translation>,
     /// Routes by prefix.
     pub routes: LpmTrie<MapData, Address, Route>,
     /// Neighbours.
@@ -178,6 +186,8 @@ impl Maps {
             entries: Table::open(pins, "entries")?,
             connections: Table::open(pins, "connections")?,
             handshakes: Table::open(pins, "handshakes")?,
+            translations: Table::open(pins, "translations")?,
+            half_open_translations: Table::open(pins, "half_open_trans")?,
             routes: open(pins, "routes")?,
             neighbours: open(pins, "neighbours")?,
             wanted: Table::open(pins, "wanted")?,

@@ -20,7 +20,7 @@ use super::{
     Error,
     maps::{self, Maps, NAMES, PinDirectory},
 };
-use crate::model::DataPathSettings;
+use crate::model::{DataPathSettings, PortRange};
 
 /// The BPF object, as the build script left it.
 pub(super) static OBJECT: &[u8] =
@@ -87,7 +87,9 @@ impl Object {
         loader
             .map_max_entries("entries", settings.entry_table)
             .map_max_entries("connections", settings.connection_table)
-            .map_max_entries("handshakes", settings.handshake_table);
+            .map_max_entries("handshakes", settings.handshake_table)
+            .map_max_entries("translations", settings.translation_table)
+            .map_max_entries("half_open_trans", settings.handshake_table);
         let ebpf = loader.load(OBJECT).map_err(loading)?;
         let mut object = Self { ebpf };
         write_layout(pins, settings)?;
@@ -234,6 +236,9 @@ fn write_layout(pins: &PinDirectory, settings: &DataPathSettings) -> Result<(), 
         ring_slots: settings.ring_size,
         next_id: 0,
         features: 0,
+        first_port: settings.masquerade_ports.first,
+        ports: settings.masquerade_ports.count(),
+        reserved: 0,
         clock_offset_ns: 0,
     };
     map.set(0, record, 0).map_err(|error| Error::map("layout", error))
@@ -245,16 +250,27 @@ pub fn size_differences(maps: &Maps, settings: &DataPathSettings) -> Result<Vec<
         ("entry_table", maps.entries.capacity()?, settings.entry_table),
         ("connection_table", maps.connections.capacity()?, settings.connection_table),
         ("handshake_table", maps.handshakes.capacity()?, settings.handshake_table),
+        ("translation_table", maps.translations.capacity()?, settings.translation_table),
     ];
     let differing = sizes.into_iter().filter(|(_, pinned, configured)| pinned != configured);
-    Ok(differing
+    let mut warnings: Vec<String> = differing
         .map(|(name, pinned, configured)| {
             format!(
                 "{name} is {configured} in the configuration, but the pinned table keeps its size of {pinned} until \
                  `lbpersist detach --all` removes it with its entries"
             )
         })
-        .collect())
+        .collect();
+    let layout = maps.layout()?;
+    let pinned = PortRange::counted(layout.first_port, layout.ports);
+    if pinned != settings.masquerade_ports {
+        let configured = settings.masquerade_ports;
+        warnings.push(format!(
+            "masquerade_ports is {configured} in the configuration, but connections are found by their ports, so it stays {pinned} \
+             until `lbpersist detach --all` removes the tables"
+        ));
+    }
+    Ok(warnings)
 }
 
 fn is_root() -> bool {

@@ -56,6 +56,38 @@ impl Serialize for Ports {
     }
 }
 
+/// Ports from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last; not before the first, and not every port there is.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// `count` ports from `first` on.
+    pub const fn counted(first: u16, count: u16) -> Self {
+        Self { first, last: first.saturating_add(count.saturating_sub(1)) }
+    }
+
+    /// How many there are.
+    pub const fn count(self) -> u16 {
+        self.last.saturating_sub(self.first).saturating_add(1)
+    }
+
+    /// Whether a port is in both.
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
 /// Addresses as people write them: a prefix, or one address without a length.
 pub fn addresses_text(addresses: IpNet) -> String {
     if addresses.prefix_len() == addresses.max_prefix_len() {

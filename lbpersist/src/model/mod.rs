@@ -21,7 +21,7 @@ pub use proxy::{
 };
 use serde::Serialize;
 
-pub use self::listen::{Ports, addresses_text, listen_text};
+pub use self::listen::{PortRange, Ports, addresses_text, listen_text};
 pub use health::{
     Certificate, ExternalCheck, HealthMonitor, HealthRule, HttpCheck, MonitorKind, Pattern,
     StatusRanges, TlsCheck, UdpCheck, contains,
@@ -70,6 +70,10 @@ pub struct DataPathSettings {
     pub connection_table: u32,
     /// Unfinished handshakes that can be tracked at a time.
     pub handshake_table: u32,
+    /// Connections and flows that can be translated at a time under masquerade.
+    pub translation_table: u32,
+    /// The ports that masquerade uses towards servers.
+    pub masquerade_ports: PortRange,
     /// Pause between two sweeps of the tables.
     pub sweep_interval: Duration,
     /// Whether pings to services' addresses are answered here rather than passed to the stack.
@@ -83,6 +87,9 @@ impl Default for DataPathSettings {
             entry_table: 1 << 20,
             connection_table: 1 << 20,
             handshake_table: 1 << 16,
+            translation_table: 1 << 20,
+            // Below the ports that Linux gives to connections of its own.
+            masquerade_ports: PortRange { first: 1_024, last: 32_767 },
             sweep_interval: Duration::from_secs(1),
             answer_echo: true,
         }
@@ -232,13 +239,15 @@ pub enum Forwarding {
     /// The destination is rewritten, and answers come back this way to be rewritten again.
     #[default]
     Nat,
+    /// Source and destination are rewritten, so that servers answer this machine whatever their routes are.
+    Masquerade(TunnelSources),
     /// Only the Ethernet addresses change. Servers hold the service's address and answer clients themselves.
     Direct,
     /// The packet travels inside another one. Servers unpack it, hold the service's address and answer clients themselves.
     Tunnel(TunnelSources),
 }
 
-/// Where the outer packets of a tunnel come from, for servers of each family.
+/// Where the outer packets of a tunnel come from, or packets under masquerade, for servers of each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelSources {
     /// To IPv4 servers.

@@ -13,6 +13,7 @@ mod headers;
 mod icmp;
 mod malformed;
 mod mask;
+mod masquerade;
 mod pass;
 mod persistence;
 mod refused;

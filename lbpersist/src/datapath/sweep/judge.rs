@@ -11,14 +11,14 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) handshake_ns: u64,
-    tcp_ns: u64,
-    tcp_closing_ns: u64,
-    udp_ns: u64,
+    pub(super) tcp_ns: u64,
+    pub(super) tcp_closing_ns: u64,
+    pub(super) udp_ns: u64,
 }
 
 /// How long a closed connection is remembered, so that its last segments still find its server: the time a client waits before
 /// it may forget them (RFC 9293, section 3.6.1, with the 30 seconds that stacks use for a segment's life).
-const LINGER_NS: u64 = 60_000_000_000;
+pub(super) const LINGER_NS: u64 = 60_000_000_000;
 
 /// As [`LINGER_NS`], when its server is the ring's pick and so would be met without remembering.
 const LINGER_AT_PICK_NS: u64 = 2_000_000_000;

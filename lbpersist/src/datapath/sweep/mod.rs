@@ -6,6 +6,7 @@
 //! proportion to what it cost.
 
 mod judge;
+mod translations;
 
 use std::{
     collections::HashMap,
@@ -56,6 +57,7 @@ enum Phase {
     Rest,
     Connections(Option<u32>),
     Entries(Option<u32>),
+    Translations(Option<u32>),
 }
 
 /// An entry whose count did not fit what was found. It is put right when the next pass finds the very same.
@@ -177,7 +179,11 @@ impl Sweep {
         self.phase = match self.phase {
             Phase::Rest => self.begin_pass(data_path)?,
             Phase::Connections(after) => self.connections(data_path, after, now_ns)?,
-            Phase::Entries(after) => self.entries(data_path, after, now_ns)?,
+            Phase::Entries(after) => match self.entries(data_path, after, now_ns)? {
+                Phase::Rest => Phase::Translations(None),
+                more => more,
+            },
+            Phase::Translations(after) => self.translations(data_path, after, now_ns)?,
         };
         self.spent += begin.elapsed();
         if !matches!(self.phase, Phase::Rest) {
