@@ -554,6 +554,7 @@ pools: 1
     nat: answers come back this way
     without a server clients are refused; open connections of a lost server are reset
     server 10.0.0.11:8080, weight 1
+pings to services: answered
 rings: 65537 slots
 tables: 1048576 entries, 1048576 connections, 65536 handshakes; swept every 1s
 idle limits: tcp 1h, tcp_closing 2m, handshake 1m, udp 30s
