@@ -2,5 +2,7 @@
 
 mod errors;
 mod raw;
+mod reload;
 mod setup;
 mod streams;
+mod versions;

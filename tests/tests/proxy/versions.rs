@@ -1,0 +1,112 @@
+//! HTTP/2 from clients and to servers, with clients and servers of others.
+
+use std::{
+    io::{Read as _, Write as _},
+    process::Command,
+};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lbpersist_tests::{command, wait};
+
+use crate::setup::Rig;
+
+/// Runs curl in the client's namespace, and gives its output.
+fn curl(rig: &Rig, arguments: &[&str]) -> String {
+    let namespace = &rig.topology.clients[0].namespace;
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "10"]).args(arguments);
+    namespace.run(|| command::run(&mut curl)).unwrap().success().unwrap()
+}
+
+/// Asks for so many paths at once on one HTTP/2 connection: the answers' `server` fields.
+async fn ask_at_once(stream: std::net::TcpStream, paths: usize) -> Vec<String> {
+    stream.set_nonblocking(true).unwrap();
+    let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).unwrap());
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let mut asking = tokio::task::JoinSet::new();
+    for path in 0..paths {
+        let mut sender = sender.clone();
+        asking.spawn(async move {
+            let request = http::Request::get(format!("http://{}/{path}", Rig::service()));
+            let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let server = answer.headers()["server"].to_str().unwrap().to_owned();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let first = format!("GET /{path} HTTP/1.1\r\n");
+            assert!(body.starts_with(first.as_bytes()), "each stream has its own answer");
+            server
+        });
+    }
+    asking.join_all().await
+}
+
+#[test]
+fn streams_of_one_connection_go_to_servers_of_their_own() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "", 3);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let servers = runtime.block_on(ask_at_once(rig.connect(), 24));
+    let share = |name: &str| servers.iter().filter(|server| *server == name).count();
+    let shares: Vec<usize> = rig.servers.iter().map(|server| share(&server.name)).collect();
+    assert_eq!(shares.iter().sum::<usize>(), 24, "{shares:?}");
+    assert!(shares.iter().all(|share| *share > 1), "{shares:?}");
+    let status = rig.balancer.json(&["status"]).unwrap();
+    assert_eq!(status["proxied_services"][0]["connections"], 1, "{status}");
+    assert_eq!(status["proxied_services"][0]["requests"], 24, "{status}");
+}
+
+#[test]
+fn bodies_of_any_size_pass_both_ways() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "forwarded = \"off\"", 1);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("body");
+    std::fs::write(&file, vec![b'x'; 3 << 20]).unwrap();
+    let data = format!("@{}", file.display());
+    let url = format!("http://{}/", Rig::service());
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for more in [&["-H", "Transfer-Encoding: chunked"][..], &[], &["-H", "Expect:"]] {
+            let out = directory.path().join("out");
+            let name = out.display().to_string();
+            let mut arguments = vec![version, "--data-binary", &data, "-o", &name, &url];
+            arguments.extend(more);
+            curl(&rig, &arguments);
+            let seen = std::fs::read(&out).unwrap();
+            // The answer is the request, with whatever its chunks needed.
+            let body = seen.iter().filter(|byte| **byte == b'x').count();
+            assert!((3 << 20..(3 << 20) + 64).contains(&body), "{version} {more:?}: {body}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_http2_is_counted() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "", 1);
+    let mut stream = rig.connect();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    wait::until_true("it is counted", || rig.outcomes("malformed") == 1);
+}
+
+#[test]
+fn servers_are_spoken_to_in_http2_when_told_so() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "server_protocol = \"h2\"\nresponse_timeout = \"1s\"", 1);
+    // A server of HTTP/1 does not understand, and says so in its way.
+    let url = format!("http://{}/", Rig::service());
+    let seen = curl(&rig, &["-i", &url]);
+    assert!(seen.starts_with("HTTP/1.1 502 "), "{seen}");
+}
