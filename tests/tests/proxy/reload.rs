@@ -18,16 +18,16 @@ fn plain() -> String {
 
 /// Asks on an open connection, which must stay open.
 fn ask(stream: &mut TcpStream) {
-    stream.write_all(GET.as_bytes()).unwrap();
+    stream.write_all(GET.as_bytes()).expect("the rig works");
     assert_eq!(read_like(stream, &plain()), plain());
 }
 
 /// Replaces text of the configuration, and has the daemon read it again.
 fn change(rig: &Rig, from: &str, to: &str) {
-    let text = std::fs::read_to_string(rig.balancer.configuration_file()).unwrap();
+    let text = std::fs::read_to_string(rig.balancer.configuration_file()).expect("the rig works");
     assert!(text.contains(from), "{text}");
-    rig.balancer.configure(text.replacen(from, to, 1)).unwrap();
-    rig.balancer.cli(&["reload"]).unwrap().success().unwrap();
+    rig.balancer.configure(text.replacen(from, to, 1)).expect("the rig works");
+    rig.balancer.cli(&["reload"]).expect("the rig works").success().expect("it is reloaded");
 }
 
 #[test]
@@ -41,18 +41,18 @@ fn connections_go_on_with_new_settings_and_listeners_stay_open() {
     // Connections that nobody has asked anything on yet must live as well: a listener that is opened again would reset them.
     let mut waiting: Vec<TcpStream> = (0..20).map(|_| rig.connect()).collect();
     change(&rig, "forwarded = \"off\"", "forwarded = \"set\"");
-    open.write_all(GET.as_bytes()).unwrap();
+    open.write_all(GET.as_bytes()).expect("the rig works");
     let mut part = [0; 1024];
     wait::until_true("an open connection's next request has the new setting", || {
-        let length = open.read(&mut part).unwrap();
+        let length = open.read(&mut part).expect("the rig works");
         let seen = String::from_utf8_lossy(&part[..length]).into_owned();
-        open.write_all(GET.as_bytes()).unwrap();
+        open.write_all(GET.as_bytes()).expect("the rig works");
         seen.contains("x-forwarded-for: 10.1.0.2")
     });
     change(&rig, "forwarded = \"set\"", "forwarded = \"off\"");
     wait::until_true("and back again", || {
         let mut stream = rig.connect();
-        stream.write_all(GET.as_bytes()).unwrap();
+        stream.write_all(GET.as_bytes()).expect("the rig works");
         let seen = read_like(&mut stream, &plain());
         seen == plain()
     });
@@ -73,7 +73,7 @@ fn a_service_that_is_gone_ends_its_connections_in_order() {
     );
     let (mut idle, mut busy) = (rig.connect(), rig.connect());
     ask(&mut idle);
-    busy.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nRow: hang\r\n\r\n").unwrap();
+    busy.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nRow: hang\r\n\r\n").expect("the rig works");
     let start = "HTTP/1.1 200 OK\r\ndate: d\r\ncontent-length: 4\r\n\r\nab";
     assert_eq!(read_like(&mut busy, start), start);
     change(&rig, "port = 80\n", "port = 81\n");
@@ -84,14 +84,18 @@ fn a_service_that_is_gone_ends_its_connections_in_order() {
     let namespace = &rig.topology.clients[0].namespace;
     let mut moved = Rig::service();
     moved.set_port(81);
-    let mut other = namespace.run(|| TcpStream::connect(moved)).unwrap();
-    other.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut other = namespace.run(|| TcpStream::connect(moved)).expect("the rig works");
+    other.set_read_timeout(Some(Duration::from_secs(5))).expect("the rig works");
     ask(&mut other);
     // The service has only moved, so those who are connected are still its clients.
     ask(&mut idle);
     change(&rig, "name = \"web\"\naddress", "name = \"other\"\naddress");
-    assert_eq!(idle.read(&mut [0]).unwrap(), 0, "a connection without a request ends");
-    busy.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert_eq!(
+        idle.read(&mut [0]).expect("the rig works"),
+        0,
+        "a connection without a request ends"
+    );
+    busy.set_read_timeout(Some(Duration::from_millis(200))).expect("the rig works");
     assert!(busy.read(&mut [0]).is_err(), "one with a request goes on");
     assert_eq!(finish(&mut busy), "");
 }
@@ -105,7 +109,7 @@ fn a_daemon_that_ends_finishes_what_is_under_way() {
     let mut idle = rig.connect();
     ask(&mut idle);
     let start = Instant::now();
-    rig.balancer.stop().unwrap();
+    rig.balancer.stop().expect("the rig works");
     assert!(start.elapsed() < Duration::from_secs(4), "idle connections need no patience");
-    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    assert_eq!(idle.read(&mut [0]).expect("the rig works"), 0);
 }

@@ -16,25 +16,30 @@ fn curl(rig: &Rig, arguments: &[&str]) -> String {
     let namespace = &rig.topology.clients[0].namespace;
     let mut curl = Command::new("curl");
     curl.args(["-sS", "--max-time", "10"]).args(arguments);
-    namespace.run(|| command::run(&mut curl)).unwrap().success().unwrap()
+    namespace
+        .run(|| command::run(&mut curl))
+        .expect("the rig works")
+        .success()
+        .expect("the rig works")
 }
 
 /// Asks for so many paths at once on one HTTP/2 connection: the answers' `server` fields.
 async fn ask_at_once(stream: std::net::TcpStream, paths: usize) -> Vec<String> {
-    stream.set_nonblocking(true).unwrap();
-    let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).unwrap());
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    stream.set_nonblocking(true).expect("the rig works");
+    let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .expect("the rig works");
     tokio::spawn(connection);
     let mut asking = tokio::task::JoinSet::new();
     for path in 0..paths {
         let mut sender = sender.clone();
         asking.spawn(async move {
             let request = http::Request::get(format!("http://{}/{path}", Rig::service()));
-            let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
-            let answer = sender.send_request(request).await.unwrap();
-            let server = answer.headers()["server"].to_str().unwrap().to_owned();
-            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let request = request.body(Empty::<bytes::Bytes>::new()).expect("the rig works");
+            let answer = sender.send_request(request).await.expect("the rig works");
+            let server = answer.headers()["server"].to_str().expect("the rig works").to_owned();
+            let body = answer.into_body().collect().await.expect("the rig works").to_bytes();
             let first = format!("GET /{path} HTTP/1.1\r\n");
             assert!(body.starts_with(first.as_bytes()), "each stream has its own answer");
             server
@@ -49,13 +54,14 @@ fn streams_of_one_connection_go_to_servers_of_their_own() {
         return;
     }
     let rig = Rig::new("http", "", 3);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the rig works");
     let servers = runtime.block_on(ask_at_once(rig.connect(), 24));
     let share = |name: &str| servers.iter().filter(|server| *server == name).count();
     let shares: Vec<usize> = rig.servers.iter().map(|server| share(&server.name)).collect();
     assert_eq!(shares.iter().sum::<usize>(), 24, "{shares:?}");
     assert!(shares.iter().all(|share| *share > 1), "{shares:?}");
-    let status = rig.balancer.json(&["status"]).unwrap();
+    let status = rig.balancer.json(&["status"]).expect("the rig works");
     assert_eq!(status["proxied_services"][0]["connections"], 1, "{status}");
     assert_eq!(status["proxied_services"][0]["requests"], 24, "{status}");
 }
@@ -66,9 +72,9 @@ fn bodies_of_any_size_pass_both_ways() {
         return;
     }
     let rig = Rig::new("http", "forwarded = \"off\"", 1);
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("the rig works");
     let file = directory.path().join("body");
-    std::fs::write(&file, vec![b'x'; 3 << 20]).unwrap();
+    std::fs::write(&file, vec![b'x'; 3 << 20]).expect("the rig works");
     let data = format!("@{}", file.display());
     let url = format!("http://{}/", Rig::service());
     for version in ["--http1.1", "--http2-prior-knowledge"] {
@@ -78,7 +84,7 @@ fn bodies_of_any_size_pass_both_ways() {
             let mut arguments = vec![version, "--data-binary", &data, "-o", &name, &url];
             arguments.extend(more);
             curl(&rig, &arguments);
-            let seen = std::fs::read(&out).unwrap();
+            let seen = std::fs::read(&out).expect("the rig works");
             // The answer is the request, with whatever its chunks needed.
             let body = seen.iter().filter(|byte| **byte == b'x').count();
             assert!((3 << 20..(3 << 20) + 64).contains(&body), "{version} {more:?}: {body}");
@@ -93,7 +99,9 @@ fn what_is_no_http2_is_counted() {
     }
     let rig = Rig::new("http", "", 1);
     let mut stream = rig.connect();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\n\r\n").unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        .expect("the rig works");
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
     wait::until_true("it is counted", || rig.outcomes("malformed") == 1);
