@@ -39,6 +39,7 @@ pub struct Balancer {
     pin_directory: PathBuf,
     directory: TempDir,
     socket: Option<PathBuf>,
+    binary: Option<PathBuf>,
     daemon: Option<Child>,
 }
 
@@ -70,6 +71,7 @@ impl Balancer {
             pin_directory: Path::new(BPF_FILE_SYSTEM).join(pins),
             directory: tempfile::tempdir()?,
             socket: None,
+            binary: None,
             daemon: None,
         };
         balancer.configure(configuration)?;
@@ -91,6 +93,11 @@ impl Balancer {
         self.socket = Some(path.to_owned());
     }
 
+    /// Takes this program for daemon and commands from now on, instead of [`binary`].
+    pub fn use_binary(&mut self, path: &Path) {
+        self.binary = Some(path.to_owned());
+    }
+
     /// Its configuration file.
     pub fn configuration_file(&self) -> PathBuf {
         self.directory.path().join("lbpersist.toml")
@@ -104,7 +111,7 @@ impl Balancer {
     /// Starts the daemon, after ending the one that runs, and waits until it is ready.
     pub fn restart(&mut self) -> Result<()> {
         self.stop()?;
-        self.daemon = Some(self.spawn()?);
+        self.begin()?;
         let deadline = Instant::now() + START_LIMIT;
         while !self.log().lines().any(|line| line.contains("ready")) {
             if let Some(status) = self.daemon_mut()?.try_wait()? {
@@ -114,6 +121,13 @@ impl Balancer {
             ensure!(Instant::now() < deadline, "not ready in {START_LIMIT:?}: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         }
+        Ok(())
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub fn begin(&mut self) -> Result<()> {
+        ensure!(self.daemon.is_none(), "a daemon runs already");
+        self.daemon = Some(self.spawn()?);
         Ok(())
     }
 
@@ -193,7 +207,7 @@ impl Balancer {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(self.binary.clone().map_or_else(binary, Ok)?);
         command
             .env("LBPERSIST_PIN_DIR", &self.pin_directory)
             .env("LBPERSIST_SOCKET", self.socket())

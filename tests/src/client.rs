@@ -129,7 +129,7 @@ async fn bounded<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = if from.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.bind(SocketAddr::new(from, 0))?;
     socket.connect(to).await
@@ -171,12 +171,12 @@ fn ask_on(mut stream: &StdTcpStream, to: SocketAddr) -> io::Result<Answer> {
     }
 }
 
-fn request(to: SocketAddr, connection: &str) -> String {
+pub(crate) fn request(to: SocketAddr, connection: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: {to}\r\nConnection: {connection}\r\n\r\n")
 }
 
 /// Reads an answer, which must tell this client as the peer: every forwarding of today leaves the source alone.
-fn parse(body: &str, local: SocketAddr) -> io::Result<Answer> {
+pub(crate) fn parse(body: &str, local: SocketAddr) -> io::Result<Answer> {
     let (server, peer) = body.trim_end().split_once(' ').ok_or_else(|| invalid(body))?;
     let peer = peer.parse().map_err(|_| invalid(body))?;
     if peer != local {

@@ -6,6 +6,7 @@
 
 mod addresses;
 pub mod balancer;
+pub mod campaign;
 pub mod client;
 pub mod command;
 pub mod config;

@@ -38,6 +38,7 @@ Examples:
   cargo xtask test                       everything that a change has to pass
   cargo xtask test --filter persistence  only the tests with that in their name
   cargo xtask fuzz headers --seconds 60  random frames for the parser of the XDP programs
+  cargo xtask campaign change            a thousand clients, and everything changes under them
   cargo xtask bench packet               nanoseconds per packet, case by case
   cargo xtask bench config               how long a thousand services take to be applied
 
@@ -70,6 +71,11 @@ enum Command {
     Lab {
         #[command(subcommand)]
         action: LabAction,
+    },
+    /// Changes everything under a crowd of clients, and counts what they noticed.
+    Campaign {
+        #[command(subcommand)]
+        campaign: Campaign,
     },
     /// Measures what lbpersist costs; optimized, and better on a machine that does nothing else.
     Bench {
@@ -105,6 +111,16 @@ enum Suite {
 }
 
 #[derive(Subcommand)]
+enum Campaign {
+    /// Kills, reloads, a drain, an upgrade: `moved N of M clients, lost R of Q requests`; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Change {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        options: Vec<OsString>,
+    },
+}
+
+#[derive(Subcommand)]
 enum LabAction {
     /// Makes the lab and starts the daemon.
     Up,
@@ -126,11 +142,14 @@ fn carry_out(command: Command) -> Result<ExitCode> {
     match command {
         Command::Build { release: false } => run::build(Profile::Dev),
         Command::Build { release: true } => run::build(Profile::Release),
-        Command::Demo { keep: false } => run::lab(&["demo"]),
-        Command::Demo { keep: true } => run::lab(&["demo", "--keep"]),
+        Command::Demo { keep: false } => run::lab(&["demo".into()]),
+        Command::Demo { keep: true } => run::lab(&["demo".into(), "--keep".into()]),
         Command::Test { filter } => checks::all(filter.as_deref()),
-        Command::Lab { action: LabAction::Up } => run::lab(&["up"]),
-        Command::Lab { action: LabAction::Down } => run::lab(&["down"]),
+        Command::Lab { action: LabAction::Up } => run::lab(&["up".into()]),
+        Command::Lab { action: LabAction::Down } => run::lab(&["down".into()]),
+        Command::Campaign { campaign: Campaign::Change { options } } => {
+            run::lab(&[&["campaign".into(), "change".into()], &options[..]].concat())
+        }
         Command::Bench { suite: Suite::Packet { options } } => run::bench("packet", &options),
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),

@@ -38,7 +38,7 @@ pub(crate) fn setup() -> Result<ExitCode> {
 }
 
 /// Builds daemon and lab, runs `lab ARGUMENTS`, and ends with its exit code.
-pub(crate) fn lab(arguments: &[&str]) -> Result<ExitCode> {
+pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
     let provision = Provision::new();
     provision.lab_programs()?;
     provision.bpf_toolchain()?;

@@ -37,13 +37,23 @@ pub enum Error {
     )]
     InUse(PathBuf),
     /// The file system is against it.
-    #[error("cannot make the socket {}: {source}", path.display())]
+    #[error("cannot make the socket {}: {source}{}", path.display(), remedy(source))]
     Failed {
         /// Where.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
+}
+
+/// What helps, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; this needs root, or --socket in a directory of this user's"
+        }
+        _ => "",
+    }
 }
 
 /// An action, and where its outcome goes.

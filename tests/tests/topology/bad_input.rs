@@ -38,8 +38,8 @@ fn each_mistake_is_named() {
             &["nowhere"],
         ),
         (
-            "[[virtual_service]]\nname = \"x\"\naddress = \"198.51.100.11\"\nport = 80\nmode = \"http\"\npool = \"web4\"",
-            &["mode", "http"],
+            "[[virtual_service]]\nname = \"x\"\naddress = \"198.51.100.11\"\nport = 80\nmode = \"https\"\npool = \"web4\"",
+            &["mode", "https"],
         ),
         (
             "[[pool]]\nname = \"thief\"\nservers = [{ address = \"10.2.0.10\", port = 8080 }]\n\
@@ -136,7 +136,7 @@ fn pins_outside_a_bpf_file_system_are_refused() {
 
 #[test]
 fn without_root_a_sentence_says_what_is_missing() {
-    let Some((topology, _, valid)) = prepare() else {
+    let Some((topology, balancer, valid)) = prepare() else {
         return;
     };
     let directory = tempfile::tempdir().unwrap();
@@ -148,14 +148,20 @@ fn without_root_a_sentence_says_what_is_missing() {
     let file = directory.path().join("lbpersist.toml");
     fs::write(&file, valid).unwrap();
 
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
-    command.args(["run", "--interface", "client1", "--config"]).arg(&file);
-    let finished = topology.balancer.run(|| command::run(&mut command)).unwrap();
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("lbpersist: "), "{}", finished.stderr);
-    let text = finished.stderr.to_lowercase();
-    assert!(["root", "privilege", "cap_"].iter().any(|word| text.contains(word)), "{text}");
+    // A socket where nobody but root may make one, and where everyone may: then it is the kernel that refuses.
+    let open = directory.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    for socket in [balancer.socket(), open.join("lbpersist.sock")] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+        command.arg("--pin-dir").arg(balancer.pin_directory()).arg("--socket").arg(&socket);
+        command.args(["run", "--interface", "client1", "--config"]).arg(&file);
+        let finished = topology.balancer.run(|| command::run(&mut command)).unwrap();
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.starts_with("lbpersist: "), "{}", finished.stderr);
+        assert!(finished.stderr.contains("root"), "{}", finished.stderr);
+    }
 }
 
 #[test]

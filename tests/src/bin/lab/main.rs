@@ -1,6 +1,7 @@
 //! A laboratory to play in: two clients, three servers and lbpersist between them, in network namespaces of this machine.
 #![expect(clippy::print_stdout, reason = "a program that talks to whoever runs it")]
 
+mod campaign;
 mod configuration;
 mod demo;
 mod files;
@@ -49,6 +50,11 @@ enum Command {
         #[arg(long, default_value = "demo")]
         name: String,
     },
+    /// Change everything under a crowd of clients; exits with 0 only if nobody noticed
+    Campaign {
+        #[command(subcommand)]
+        campaign: campaign::Campaign,
+    },
     /// Be one of the servers: answer HTTP with a name and the client's address, until killed
     Serve {
         /// The name to answer with
@@ -89,6 +95,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Down { name } => {
             check_root()?;
             Laboratory::down(&name)?;
+        }
+        Command::Campaign { campaign } => {
+            check_root()?;
+            return campaign::run(&campaign);
         }
         Command::Demo { keep, name } => {
             check_root()?;
