@@ -60,8 +60,8 @@ pub struct Handshake {
     pub expected: [u32; 2],
     /// How often the server has answered.
     pub answers: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 when the client was bound to another server, which was full: its entry will follow to this one.
+    pub spilled: u32,
 }
 
 const _: () = assert!(size_of::<Handshake>() == 32);

@@ -34,11 +34,13 @@ pub enum Event {
     TranslationRefused = 12,
     /// An unfinished translation gave its port to another client.
     TranslationDisplaced = 13,
+    /// A client whose server was at its limit of connections was given another one.
+    LimitSpilled = 14,
 }
 
 impl Event {
     /// All events, by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::HandshakeStarted,
         Self::ConnectionOpened,
         Self::ConnectionClosed,
@@ -53,6 +55,7 @@ impl Event {
         Self::PortsExhausted,
         Self::TranslationRefused,
         Self::TranslationDisplaced,
+        Self::LimitSpilled,
     ];
 
     /// How many events there can be before the map has to grow.
@@ -75,6 +78,7 @@ impl Event {
             Self::PortsExhausted => "ports_exhausted",
             Self::TranslationRefused => "translation_refused",
             Self::TranslationDisplaced => "translations_displaced",
+            Self::LimitSpilled => "limit_spilled",
         }
     }
 }

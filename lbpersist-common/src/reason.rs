@@ -51,11 +51,13 @@ pub enum Reason {
     FragmentRefused = 21,
     /// Every port that the client could have had towards its server is taken: refused.
     NoPort = 22,
+    /// Every server that the client may have is at its limit of connections: refused.
+    ServerFull = 23,
 }
 
 impl Reason {
     /// All reasons, by number.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Forwarded,
         Self::Returned,
         Self::NotOurs,
@@ -79,6 +81,7 @@ impl Reason {
         Self::FragmentLost,
         Self::FragmentRefused,
         Self::NoPort,
+        Self::ServerFull,
     ];
 
     /// How many reasons there can be before the map has to grow.
@@ -110,6 +113,7 @@ impl Reason {
             Self::FragmentLost => "fragment_lost",
             Self::FragmentRefused => "fragment_refused",
             Self::NoPort => "no_port",
+            Self::ServerFull => "server_full",
         }
     }
 
@@ -145,6 +149,7 @@ impl Reason {
             Self::EchoAnswered => "answered: a ping to a service's address",
             Self::FragmentLost => "dropped: a fragment to a service whose first one was not seen",
             Self::FragmentRefused => "dropped: a fragment that cuts a header or overlaps one",
+            Self::ServerFull => "refused: every server that the client may have is at its limit",
         }
     }
 }

@@ -34,6 +34,26 @@ pub struct Server {
 
 const _: () = assert!(size_of::<Server>() == 64, "one cache line");
 
+/// How busy a server is. One word, changed by atomic operations: see [`Load::OPENED`].
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Load {
+    /// Open TCP connections, UDP flows, and UDP clients that are kept by address and not silent.
+    pub open: u32,
+    /// Raised whenever a packet changes `open`. The sweep puts a count right by what it found if that cannot be due to changes.
+    pub changes: u32,
+}
+
+const _: () = assert!(size_of::<Load>() == 8);
+const _: () = assert!(cfg!(target_endian = "little"), "`OPENED` and `CLOSED` rely on it");
+
+impl Load {
+    /// Added to the word when a connection opens.
+    pub const OPENED: u64 = (1 << 32) + 1;
+    /// Added to the word when a connection closes; `open` must not be 0.
+    pub const CLOSED: u64 = 0xffff_ffff;
+}
+
 /// What a server may be used for.
 pub mod state {
     /// The number belongs to no server.

@@ -106,9 +106,13 @@ pub struct Pool {
     pub id: u32,
     /// How packets reach the servers: a [`forwarding`] number.
     pub forwarding: u32,
+    /// Who chooses for new clients: an [`algorithm`] number.
+    pub algorithm: u32,
+    /// How many turns there are in the pool's place of `turns`; 0 when it has none.
+    pub turns: u32,
 }
 
-const _: () = assert!(size_of::<Pool>() == 72);
+const _: () = assert!(size_of::<Pool>() == 80);
 
 impl Pool {
     /// What of a client's address is a part of its keys.
@@ -141,6 +145,18 @@ pub mod forwarding {
     pub const TUNNEL: u32 = 3;
 }
 
+/// How a server is chosen for a new client.
+pub mod algorithm {
+    /// The ring's pick.
+    pub const MAGLEV: u32 = 0;
+    /// In turn.
+    pub const ROUND_ROBIN: u32 = 1;
+    /// The one with the fewest open connections for its weight.
+    pub const LEAST_CONNECTIONS: u32 = 2;
+    /// The better of two that the ring picks at random.
+    pub const RANDOM_TWO: u32 = 3;
+}
+
 /// Flags of a [`Pool`].
 pub mod pool_flag {
     /// Clients are kept by address: entries are written and read.
@@ -149,6 +165,12 @@ pub mod pool_flag {
     pub const REFUSE: u32 = 2;
     /// An open connection whose server is gone is reset; otherwise its packets go on to the client's next server.
     pub const RESET: u32 = 4;
+    /// Some server has a limit of open connections.
+    pub const LIMITED: u32 = 8;
+    /// A bound client may exceed the limit of its server.
+    pub const EXCEED: u32 = 16;
+    /// A bound client is refused when its server is at its limit. Without this and [`EXCEED`] it gets another server.
+    pub const REJECT: u32 = 32;
 }
 
 /// What happens to a client whose server is down.

@@ -10,11 +10,13 @@ pub enum Stage {
     Icmp = 1,
     /// Carries the fragments after the first.
     Fragment = 2,
+    /// Tells a client that it is refused.
+    Refusal = 3,
 }
 
 impl Stage {
     /// All stages, by place.
-    pub const ALL: [Self; 3] = [Self::Uncommon, Self::Icmp, Self::Fragment];
+    pub const ALL: [Self; 4] = [Self::Uncommon, Self::Icmp, Self::Fragment, Self::Refusal];
 
     /// How many stages there can be before the map has to grow.
     pub const CAPACITY: u32 = 8;
@@ -25,6 +27,7 @@ impl Stage {
             Self::Uncommon => "uncommon",
             Self::Icmp => "icmp",
             Self::Fragment => "fragment",
+            Self::Refusal => "refusal",
         }
     }
 }

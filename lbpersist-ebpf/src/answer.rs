@@ -5,7 +5,10 @@
 //! Nothing else is ever answered: no ICMP error, no later fragment, no packet from an address that is no host's.
 
 use aya_ebpf::programs::XdpContext;
-use lbpersist_common::{net, net::Address, tcp::flag};
+use lbpersist_common::{
+    net::{self, Address},
+    tcp::flag,
+};
 use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
@@ -37,51 +40,60 @@ const QUOTE: usize = 8;
 const LONGEST: usize = 60;
 const LONGEST_V6: usize = Ipv6Hdr::LEN + 64;
 
-/// Refuses a client's packet, or drops it where no answer can be made.
+/// Refuses a client's packet, or drops it where no answer can be made. What it was refused for has been counted.
 #[inline(always)]
 pub(crate) fn refuse(context: &XdpContext) -> Verdict {
-    Verdict::from_action(refusal(context))
+    answer_reset(context).unwrap_or_else(|| Verdict::from_action(error(context, 0)))
 }
 
 /// Answers a packet that is too big with how many bytes fit.
 #[inline(always)]
 pub(crate) fn too_big(context: &XdpContext, fits: u16) -> Verdict {
-    Verdict::from_action(size_that_fits(context, fits))
+    Verdict::from_action(error(context, fits))
 }
 
-/// A subprogram of its own, for its stack and because it is rare.
+/// A subprogram of its own, for its stack and because it is rare: "port unreachable", or how many bytes fit if that is not 0.
 #[inline(never)]
-fn refusal(context: &XdpContext) -> u32 {
-    answer(context, PORT_UNREACHABLE, PORT_UNREACHABLE_V6, None).unwrap_or(Verdict::Drop).action()
+fn error(context: &XdpContext, fits: u16) -> u32 {
+    answer_error(context, fits).unwrap_or(Verdict::Drop).action()
 }
 
-/// As [`refusal`].
-#[inline(never)]
-fn size_that_fits(context: &XdpContext, fits: u16) -> u32 {
-    answer(context, FRAGMENTATION_NEEDED, PACKET_TOO_BIG_V6, Some(fits))
-        .unwrap_or(Verdict::Drop)
-        .action()
-}
-
-/// Answers with an ICMP error: `v4` or `v6`. TCP gets a reset instead unless the error is about a size.
 #[inline(always)]
-fn answer(context: &XdpContext, v4: [u8; 4], v6: [u8; 4], size: Option<u16>) -> Option<Verdict> {
-    let shape = frame::shape(context).ok()?;
-    let packet = Packet::at(frame::cursor(context), shape, frame::length(context)).ok()?;
+fn answer_reset(context: &XdpContext) -> Option<Verdict> {
+    let (shape, packet) = read(context)?;
     let (from, to) = packet.network.addresses();
+    let Transport::Tcp(segment) = &packet.transport else { return None };
     if !from.may_be_source() {
         return None;
     }
-    if let (Transport::Tcp(segment), None) = (&packet.transport, size) {
-        let answer = reset(segment, packet.tcp_data_length(), &from, &to)?;
-        return send_reset(context, shape, &answer, &from, &to);
+    let answer = reset(segment, packet.tcp_data_length(), &from, &to)?;
+    send_reset(context, shape, &answer, &from, &to)
+}
+
+#[inline(always)]
+fn answer_error(context: &XdpContext, fits: u16) -> Option<Verdict> {
+    let (shape, packet) = read(context)?;
+    let is_segment = matches!(packet.transport, Transport::Tcp(_));
+    // A refused segment is reset or gets no answer.
+    if !packet.network.addresses().0.may_be_source() || (is_segment && fits == 0) {
+        return None;
     }
-    let size = u32::from(size.unwrap_or(0));
+    let (v4, v6) = match fits {
+        0 => (PORT_UNREACHABLE, PORT_UNREACHABLE_V6),
+        _ => (FRAGMENTATION_NEEDED, PACKET_TOO_BIG_V6),
+    };
     if shape.is_ipv6() {
-        error_v6(context, shape, v6, size)
+        error_v6(context, shape, v6, fits.into())
     } else {
-        error_v4(context, shape, v4, size)
+        error_v4(context, shape, v4, fits.into())
     }
+}
+
+#[inline(always)]
+fn read(context: &XdpContext) -> Option<(Shape, Packet<'_>)> {
+    let shape = frame::shape(context).ok()?;
+    let packet = Packet::at(frame::cursor(context), shape, frame::length(context)).ok()?;
+    Some((shape, packet))
 }
 
 /// The reset that answers a segment of `data` bytes; `None` for a reset.

@@ -17,6 +17,22 @@ pub(crate) unsafe fn add(place: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) place, in(reg) value) };
 }
 
+/// Adds 1 and returns what there was.
+///
+/// # Safety
+///
+/// As for [`add`].
+#[inline(always)]
+pub(crate) unsafe fn next(place: *mut u64) -> u64 {
+    let was: u64;
+    // SAFETY: the caller's promise; the instruction touches that word only, and leaves the old one in its register.
+    unsafe {
+        asm!("{1} = atomic_fetch_add((u64 *)({0} + 0), {1})", in(reg) place,
+             inlateout(reg) 1_u64 => was);
+    }
+    was
+}
+
 /// Sets the bits of `value`.
 ///
 /// # Safety

@@ -23,16 +23,30 @@ impl From<Result<u32, Reason>> for Choice {
 }
 
 impl Choice {
+    /// The choice as the number that a global function returns.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The inverse of [`number`](Self::number).
+    #[inline(always)]
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The choice as a result again.
     #[inline(always)]
     pub(crate) fn result(self) -> Result<u32, Reason> {
         const DOWN: u32 = REFUSED | Reason::ServerDown as u32;
         const SOURCE: u32 = REFUSED | Reason::ImpossibleSource as u32;
         const GONE: u32 = REFUSED | Reason::ServerGone as u32;
+        const FULL: u32 = REFUSED | Reason::ServerFull as u32;
         match self.0 {
             DOWN => Err(Reason::ServerDown),
             SOURCE => Err(Reason::ImpossibleSource),
             GONE => Err(Reason::ServerGone),
+            FULL => Err(Reason::ServerFull),
             number if number & REFUSED != 0 => Err(Reason::NoServer),
             number => Ok(number),
         }

@@ -15,8 +15,8 @@ use lbpersist_common::{
 use crate::{
     clock, count,
     maps::{CONNECTIONS, HANDSHAKES},
-    persistence,
-    select::{Bound, Visit},
+    occupancy, persistence, record,
+    select::{Bound, Room, Visit},
 };
 
 /// How old the noted time of a packet may get before it is written again: it spares a write per packet.
@@ -45,7 +45,7 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8, acknowledgement: u32) -> Resu
         if flags & flag::RST != 0 {
             let _ = HANDSHAKES.remove(&visit.connection);
         } else if flags & flag::ACK != 0 && is_proven(visit, &handshake, acknowledgement) {
-            finish(visit, handshake.binding, flags, now);
+            finish(visit, &handshake, flags, now);
         }
         if let Some(decision) = follow(visit, handshake.binding) {
             return decision;
@@ -109,10 +109,10 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
         visit.slot.set_mark(mark::HANDSHAKE);
         return Ok(handshake.binding.server);
     }
-    let (binding, kept) = choose(visit, now)?;
-    let handshake =
-        Handshake { binding, started_ns: now, expected: [0; 2], answers: 0, reserved: 0 };
-    if HANDSHAKES.insert(&visit.connection, &handshake, 0).is_err() {
+    let Chosen { binding, kept, spilled } = choose(visit, now)?;
+    let spilled = u32::from(spilled);
+    let handshake = Handshake { binding, started_ns: now, expected: [0; 2], answers: 0, spilled };
+    if record::insert(handshake, |new| HANDSHAKES.insert(&visit.connection, new, 0)).is_err() {
         count::event(Event::TableRefused);
     }
     visit.slot.set_mark(mark::HANDSHAKE);
@@ -127,34 +127,52 @@ fn forget(visit: &Visit<'_>, connection: &Connection, now: u64) {
     let was_open = State::from_number(connection.state) != State::Closed;
     if CONNECTIONS.remove(&visit.connection).is_ok() && was_open {
         count::event(Event::ConnectionClosed);
+        occupancy::closed(connection.binding);
         persistence::close(&visit.entry, connection.entry_created_ns, now);
     }
 }
 
-/// The server for a new connection, and whether the client was bound to it before.
+/// The server for a new connection.
+struct Chosen {
+    binding: Binding,
+    /// The client was bound to it before.
+    kept: bool,
+    /// The client was bound to another one, which is full.
+    spilled: bool,
+}
+
 #[inline(always)]
-fn choose(visit: &Visit<'_>, now: u64) -> Result<(Binding, bool), Reason> {
+fn choose(visit: &Visit<'_>, now: u64) -> Result<Chosen, Reason> {
+    let mut spilled = false;
     if visit.is_persistent()
         && let Some(binding) = persistence::live(visit, now)
     {
         match visit.judge(binding) {
-            Bound::Usable => return Ok((binding, true)),
+            Bound::Usable => match visit.room(binding.server) {
+                Room::Free => return Ok(Chosen { binding, kept: true, spilled }),
+                Room::Refused => return Err(Reason::ServerFull),
+                Room::Elsewhere => {
+                    count::event(Event::LimitSpilled);
+                    spilled = true;
+                }
+            },
             Bound::Refused => return Err(Reason::ServerDown),
             Bound::Gone => {}
         }
     }
-    Ok((visit.ring_binding()?, false))
+    Ok(Chosen { binding: visit.new_binding()?, kept: false, spilled })
 }
 
 /// The client has answered: from here on it has a connection and an entry.
 #[inline(always)]
-fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
+fn finish(visit: &Visit<'_>, handshake: &Handshake, flags: u8, now: u64) {
+    let binding = handshake.binding;
     // The ring may have changed since the SYN, and a sweep may have cleared what that marked.
     if visit.slot.pick() != Ok(binding.server) {
         visit.slot.set_mark(mark::EXCEPTION);
     }
     let entry_created_ns =
-        if visit.is_persistent() { persistence::open(visit, binding, now) } else { 0 };
+        if visit.is_persistent() { persistence::open(visit, handshake, now) } else { 0 };
     let connection = Connection {
         binding,
         state: visit.seen().after(State::Established, flags) as u32,
@@ -163,10 +181,16 @@ fn finish(visit: &Visit<'_>, binding: Binding, flags: u8, now: u64) {
         entry_created_ns,
     };
     // The map refuses a key that is there: of two CPUs that see the same client's answer, one opens the connection.
-    if CONNECTIONS.insert(&visit.connection, &connection, BPF_NOEXIST.into()).is_ok() {
+    if record::insert(connection, |new| {
+        CONNECTIONS.insert(&visit.connection, new, BPF_NOEXIST.into())
+    })
+    .is_ok()
+    {
         count::event(Event::ConnectionOpened);
+        occupancy::opened(binding);
         if connection.state == State::Closed as u32 {
             count::event(Event::ConnectionClosed);
+            occupancy::closed(binding);
             persistence::close(&visit.entry, entry_created_ns, now);
         }
     } else {
@@ -190,6 +214,7 @@ fn note(place: *mut Connection, entry: &EntryKey, seen: Seen, flags: u8, now: u6
         connection.suspect = 0;
         if let State::Closed = after {
             count::event(Event::ConnectionClosed);
+            occupancy::closed(connection.binding);
             persistence::close(entry, connection.entry_created_ns, now);
         }
     } else if now - connection.last_seen_ns.min(now) > NOTE_EVERY_NS || connection.suspect != 0 {

@@ -46,14 +46,17 @@ pub(crate) fn packet(context: &XdpContext) -> Verdict {
         }
         Err(Unread::Not(reason)) => Err(reason),
     };
-    settle(result)
+    settle(context, result)
 }
 
-/// Counts what was decided on a packet.
+/// Counts what was decided on a packet, and has it answered if it is refused.
 #[inline(always)]
-pub(crate) fn settle(result: Result<(Verdict, Reason), Reason>) -> Verdict {
+pub(crate) fn settle(context: &XdpContext, result: Result<(Verdict, Reason), Reason>) -> Verdict {
     let (verdict, reason) = result.unwrap_or_else(|reason| (Verdict::of(reason), reason));
     count::verdict(reason);
+    if let Verdict::Refuse = verdict {
+        stage::jump(context, Stage::Refusal);
+    }
     verdict
 }
 
@@ -91,7 +94,7 @@ fn to_server(
     let number = match select::server(flow, service, pool) {
         Ok(number) => number,
         Err(reason) if select::is_answered(reason, pool) => {
-            return Ok((answer::refuse(context), reason));
+            return Ok((Verdict::Refuse, reason));
         }
         Err(reason) => return Err(reason),
     };
@@ -106,7 +109,7 @@ fn to_server(
     let port = if pool.forwarding == forwarding::MASQUERADE {
         match masquerade::port(flow, service, number, server) {
             Ok(port) => port,
-            Err(reason) => return Ok((answer::refuse(context), reason)),
+            Err(reason) => return Ok((Verdict::Refuse, reason)),
         }
     } else {
         0

@@ -98,7 +98,7 @@ pub(crate) fn refused(context: &XdpContext, shape: Shape, reason: Reason) -> Rea
 /// Decides on a fragment after the first and counts it under exactly one reason.
 #[inline(always)]
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
-    forward::settle(carry(context))
+    forward::settle(context, carry(context))
 }
 
 #[inline(always)]

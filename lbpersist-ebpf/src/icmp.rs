@@ -48,7 +48,7 @@ const HEADER: usize = 8;
 /// Decides on an ICMP packet and counts it under exactly one reason.
 #[inline(always)]
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
-    forward::settle(carry(context))
+    forward::settle(context, carry(context))
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@
     reason = "a key given by value is copied once more, and a BPF frame has 512 bytes"
 )]
 
+mod algorithm;
 mod answer;
 mod atomic;
 mod choice;
@@ -27,8 +28,10 @@ mod icmp;
 mod maintain;
 mod maps;
 mod masquerade;
+mod occupancy;
 mod peek;
 mod persistence;
+mod record;
 mod resize;
 mod rewrite;
 mod select;
@@ -64,6 +67,12 @@ pub(crate) fn icmp(context: XdpContext) -> u32 {
 #[xdp(frags)]
 pub(crate) fn fragment(context: XdpContext) -> u32 {
     fragment::packet(&context).action()
+}
+
+/// Tells a client that it is refused: the others hand its packet on, counted.
+#[xdp(frags)]
+pub(crate) fn refusal(context: XdpContext) -> u32 {
+    answer::refuse(&context).action()
 }
 
 /// Answers the daemon's [`lbpersist_common::maintenance::Request`]s.

@@ -15,9 +15,12 @@ use crate::{
     cursor::Unaligned,
     frame,
     maps::{CONNECTIONS, ENTRIES, HALF_OPEN_TRANSLATIONS, TRANSLATIONS},
-    persistence,
+    occupancy, persistence,
     verdict::Verdict,
 };
+
+/// The state of a connection that is a UDP flow, which is open for as long as it is known.
+const UDP_FLOW: u32 = 0;
 
 /// Answers every request in the frame, in order.
 #[inline(always)]
@@ -108,6 +111,7 @@ fn end_connection(request: &Request) -> bool {
     let was_open = State::from_number(connection.state) != State::Closed;
     connection.state = State::Closed as u32;
     if was_open {
+        occupancy::closed(connection.binding);
         persistence::close(&request.entry, connection.entry_created_ns, clock::now_ns());
     }
     CONNECTIONS.remove(&request.connection).is_ok() && counted(Event::ConnectionIdle)
@@ -115,7 +119,11 @@ fn end_connection(request: &Request) -> bool {
 
 #[inline(always)]
 fn delete_connection(request: &Request) -> bool {
-    unchanged_connection(request).is_some() && CONNECTIONS.remove(&request.connection).is_ok()
+    let Some(connection) = unchanged_connection(request) else { return false };
+    if connection.state == UDP_FLOW {
+        occupancy::closed(connection.binding);
+    }
+    CONNECTIONS.remove(&request.connection).is_ok()
 }
 
 /// The connection, if no packet of it was noted since the daemon looked.

@@ -19,12 +19,14 @@ use lbpersist_common::{
     reason::Reason,
     ring::{DEFAULT_SLOTS, Slot},
     route::{Neighbour, NeighbourKey, Route},
-    server::Server,
+    server::{Load, Server},
     service::{Pool, PrefixKey, Reverse, ReverseKey, Service, ServiceKey},
     stage::Stage,
     translation::{Translation, TranslationKey},
     tunnel::Outcome,
 };
+
+use crate::{algorithm::Look, record::Record};
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const SHARED_INNER: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
@@ -67,6 +69,34 @@ pub(crate) static RINGS: ArrayOfMaps<Array<Slot, { DEFAULT_SLOTS as usize }, SHA
 /// Never looked at: the rings that the daemon makes take their type information from it.
 #[btf_map(name = "ring_template")]
 pub(crate) static RING_TEMPLATE: Array<Slot, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Rings that are gone through in order, by pool number, for the pools that need one: each server as often as its weight says for
+/// `round-robin`, once for the others. Written by the daemon as a whole; read when a client is new.
+#[btf_map(name = "turns")]
+pub(crate) static TURNS: ArrayOfMaps<Array<Slot, { DEFAULT_SLOTS as usize }, SHARED_INNER>, 4_096> =
+    ArrayOfMaps::new();
+
+/// Whose turn it is, by pool number. Written when a client is new.
+#[btf_map(name = "next_turn")]
+pub(crate) static NEXT_TURN: Array<u64, 4_096> = Array::new();
+
+/// A look through turns that is under way. Written and read by it.
+#[btf_map(name = "look")]
+pub(crate) static LOOK: PerCpuArray<Look, 1> = PerCpuArray::new();
+
+/// A record on its way into a table. Written and read by whoever makes it.
+#[btf_map(name = "record")]
+pub(crate) static RECORD: PerCpuArray<Record, 1> = PerCpuArray::new();
+
+/// Open connections of servers by number. Written when connections open and close; put right by the daemon; read when a client
+/// is new.
+#[btf_map(name = "server_load")]
+pub(crate) static SERVER_LOAD: Array<Load, 65_536, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// How many connections a server may have open, by number; 0 for any number. Written by the daemon; read when a connection
+/// opens.
+#[btf_map(name = "server_limits")]
+pub(crate) static SERVER_LIMITS: Array<u32, 65_536> = Array::new();
 
 /// Client keys and their servers. Written by packets that open or close a connection, and by `maintain`.
 #[btf_map(name = "entries")]

@@ -3,6 +3,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use lbpersist_common::{
+    connection::Handshake,
     counter::Event,
     persistence::{Entry, EntryKey},
     server::Binding,
@@ -11,6 +12,7 @@ use lbpersist_common::{
 use crate::{
     atomic, count,
     maps::ENTRIES,
+    record,
     select::{Bound, Visit},
 };
 
@@ -28,11 +30,12 @@ pub(crate) fn live(visit: &Visit<'_>, now: u64) -> Option<Binding> {
 /// Counts an opened connection in the client's entry, making the entry if there is none that holds. Returns what tells this
 /// entry from others of the key; 0 when nothing was counted.
 #[inline(always)]
-pub(crate) fn open(visit: &Visit<'_>, binding: Binding, now: u64) -> u64 {
+pub(crate) fn open(visit: &Visit<'_>, handshake: &Handshake, now: u64) -> u64 {
+    let binding = handshake.binding;
     let Some(place) = ENTRIES.get_ptr_mut(&visit.entry) else {
         return create(visit, Entry { open: 1, ..new(binding, now) });
     };
-    if !holds(visit, place, now) {
+    if handshake.spilled != 0 || !holds(visit, place, now) {
         rebind(place, Entry { open: 1, ..new(binding, now) });
         return now;
     }
@@ -116,7 +119,7 @@ fn rebind(place: *mut Entry, entry: Entry) {
 
 #[inline(always)]
 fn create(visit: &Visit<'_>, entry: Entry) -> u64 {
-    if ENTRIES.insert(&visit.entry, &entry, BPF_NOEXIST.into()).is_ok() {
+    if record::insert(entry, |new| ENTRIES.insert(&visit.entry, new, BPF_NOEXIST.into())).is_ok() {
         count::event(Event::EntryCreated);
         return entry.created_ns;
     }

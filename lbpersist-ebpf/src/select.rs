@@ -16,10 +16,11 @@ use lbpersist_common::{
 };
 
 use crate::{
-    atomic,
+    algorithm, atomic,
     choice::Choice,
     connection::{self, Seen},
     maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
+    occupancy,
     parse::Flow,
     udp, wide,
 };
@@ -50,6 +51,16 @@ pub(crate) enum Bound {
     Gone,
 }
 
+/// Whether a bound client may open another connection to its server.
+pub(crate) enum Room {
+    /// It may.
+    Free,
+    /// The server is at its limit, and the client gets another one.
+    Elsewhere,
+    /// The server is at its limit, and the client is to have no other.
+    Refused,
+}
+
 /// The pool behind a service.
 #[inline(always)]
 pub(crate) fn pool(service: &Service) -> Result<&'static Pool, Reason> {
@@ -75,7 +86,7 @@ pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
 #[inline(always)]
 pub(crate) fn is_answered(reason: Reason, pool: &Pool) -> bool {
     match reason {
-        Reason::ServerDown | Reason::ServerGone => true,
+        Reason::ServerDown | Reason::ServerGone | Reason::ServerFull => true,
         Reason::NoServer => pool.flags & pool_flag::REFUSE != 0,
         _ => false,
     }
@@ -191,6 +202,19 @@ impl Visit<'_> {
         }
     }
 
+    /// What becomes of a new connection of a client that is bound to `server`, which takes new connections.
+    #[inline(always)]
+    pub(crate) fn room(&self, server: u32) -> Room {
+        let flags = self.pool.flags;
+        if flags & pool_flag::LIMITED == 0
+            || flags & pool_flag::EXCEED != 0
+            || !occupancy::is_full(server)
+        {
+            return Room::Free;
+        }
+        if flags & pool_flag::REJECT != 0 { Room::Refused } else { Room::Elsewhere }
+    }
+
     /// Whether clients of this pool have entries.
     #[inline(always)]
     pub(crate) fn is_persistent(&self) -> bool {
@@ -218,10 +242,15 @@ impl Visit<'_> {
         }
     }
 
-    /// The ring's pick for this client, bound as the server is now.
+    /// A server for this client, who has none, bound as that is now.
     #[inline(always)]
-    pub(crate) fn ring_binding(&self) -> Result<Binding, Reason> {
-        let server = self.slot.pick()?;
+    pub(crate) fn new_binding(&self) -> Result<Binding, Reason> {
+        let pick = self.slot.pick();
+        let server = if algorithm::is_needed(self.pool) {
+            algorithm::choose(self.service.pool, pick.unwrap_or(0))?
+        } else {
+            pick?
+        };
         let generation = SERVERS.get(server).ok_or(Reason::NoServer)?.generation;
         Ok(Binding { server, generation })
     }

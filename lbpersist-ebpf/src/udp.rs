@@ -7,8 +7,8 @@ use lbpersist_common::{connection::Connection, counter::Event, reason::Reason, s
 use crate::{
     clock, count,
     maps::CONNECTIONS,
-    persistence,
-    select::{Bound, Visit},
+    occupancy, persistence, record,
+    select::{Bound, Room, Visit},
 };
 
 /// The number of the server that gets a client's datagram.
@@ -19,17 +19,20 @@ pub(crate) fn server(visit: &Visit<'_>) -> Result<u32, Reason> {
         if visit.is_persistent() { persistence::touch(visit, now) } else { flow(visit, now) };
     if let Some((binding, begins)) = known {
         match visit.judge(binding) {
-            Bound::Usable => {
-                if begins {
+            Bound::Usable if !begins => return Ok(binding.server),
+            Bound::Usable => match visit.room(binding.server) {
+                Room::Free => {
                     count_client(visit, binding, true);
+                    return Ok(binding.server);
                 }
-                return Ok(binding.server);
-            }
+                Room::Refused => return Err(Reason::ServerFull),
+                Room::Elsewhere => count::event(Event::LimitSpilled),
+            },
             Bound::Refused => return Err(Reason::ServerDown),
             Bound::Gone => {}
         }
     }
-    let binding = visit.ring_binding()?;
+    let binding = visit.new_binding()?;
     if visit.is_persistent() {
         persistence::bind(visit, binding, now);
     } else {
@@ -58,8 +61,14 @@ fn begin(visit: &Visit<'_>, binding: Binding, now: u64) {
     let flow = Connection { binding, state: 0, suspect: 0, last_seen_ns: now, entry_created_ns: 0 };
     if let Some(place) = CONNECTIONS.get_ptr_mut(&visit.connection) {
         // SAFETY: `place` came from a lookup in this run.
-        unsafe { *place = flow };
-    } else if CONNECTIONS.insert(&visit.connection, &flow, BPF_NOEXIST.into()).is_err() {
+        let old = unsafe { &mut *place };
+        occupancy::closed(old.binding);
+        *old = flow;
+    } else if record::insert(flow, |new| {
+        CONNECTIONS.insert(&visit.connection, new, BPF_NOEXIST.into())
+    })
+    .is_err()
+    {
         count::event(Event::TableRefused);
         return;
     }
@@ -73,4 +82,5 @@ fn count_client(visit: &Visit<'_>, binding: Binding, kept: bool) {
         counters.kept += u64::from(kept);
     });
     count::server(binding.server, |counters| counters.connections += 1);
+    occupancy::opened(binding);
 }

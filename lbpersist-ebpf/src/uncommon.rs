@@ -6,7 +6,7 @@ use lbpersist_common::{net, reason::Reason, stage::Stage};
 
 use crate::{
     forward, fragment, frame, icmp,
-    parse::Packet,
+    parse::{Flow, Packet},
     select,
     shape::{Piece, Shape},
     stage,
@@ -17,7 +17,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
     let result = frame::shape(context).and_then(|shape| carry(context, shape));
-    forward::settle(result)
+    forward::settle(context, result)
 }
 
 #[inline(always)]
@@ -30,9 +30,7 @@ fn carry(context: &XdpContext, shape: Shape) -> Result<(Verdict, Reason), Reason
         net::TCP | net::UDP => {
             let packet = read(context, shape)?;
             let flow = packet.flow();
-            if shape.is_source_routed()
-                && (select::service(&flow).is_some() || select::reverse(&flow).is_some())
-            {
+            if shape.is_source_routed() && is_ours(&flow) {
                 return Err(Reason::SourceRouted);
             }
             match forward::carry(context, packet, &flow) {
@@ -61,4 +59,10 @@ fn read(context: &XdpContext, shape: Shape) -> Result<Packet<'_>, Reason> {
         }
         result => result,
     }
+}
+
+/// Whether the packet is to a service or from a server; a subprogram of its own, for its stack.
+#[inline(never)]
+fn is_ours(flow: &Flow) -> bool {
+    select::service(flow).is_some() || select::reverse(flow).is_some()
 }

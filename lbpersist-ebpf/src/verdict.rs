@@ -11,6 +11,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Nowhere.
     Drop,
+    /// Nowhere, and its sender is told so, by the program behind.
+    Refuse,
     /// Out of the interface it came in by.
     Transmit,
     /// Out of another interface, which the redirect helper has been told.
@@ -23,7 +25,7 @@ impl Verdict {
     pub(crate) fn action(self) -> u32 {
         match self {
             Self::Pass => xdp_action::XDP_PASS,
-            Self::Drop => xdp_action::XDP_DROP,
+            Self::Drop | Self::Refuse => xdp_action::XDP_DROP,
             Self::Transmit => xdp_action::XDP_TX,
             Self::Redirect => xdp_action::XDP_REDIRECT,
         }
@@ -54,7 +56,8 @@ impl Verdict {
             | Reason::SourceRouted
             | Reason::FragmentLost
             | Reason::FragmentRefused
-            | Reason::NoPort => Self::Drop,
+            | Reason::NoPort
+            | Reason::ServerFull => Self::Drop,
             Reason::Forwarded
             | Reason::Returned
             | Reason::ErrorForwarded

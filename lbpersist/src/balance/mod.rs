@@ -2,3 +2,4 @@
 
 pub mod maglev;
 pub mod slow_start;
+pub mod turns;

@@ -43,8 +43,16 @@ pub(super) fn status(status: &Status) -> String {
     text.push('\n');
     text.push_str(&services.text("no virtual services"));
 
-    let mut servers =
-        Table::new(["POOL", "SERVER", "WEIGHT", "STATE", "REACHABLE", "PACKETS", "CONNECTIONS"]);
+    let mut servers = Table::new([
+        "POOL",
+        "SERVER",
+        "WEIGHT",
+        "STATE",
+        "REACHABLE",
+        "PACKETS",
+        "CONNECTIONS",
+        "OPEN",
+    ]);
     for pool in &status.pools {
         for server in &pool.servers {
             let address = match server.port {
@@ -59,6 +67,10 @@ pub(super) fn status(status: &Status) -> String {
                 if server.reachable { "yes" } else { "no" }.to_owned(),
                 server.packets.to_string(),
                 server.connections.to_string(),
+                match server.max_connections {
+                    Some(limit) => format!("{} of {limit}", server.open),
+                    None => server.open.to_string(),
+                },
             ]);
         }
     }

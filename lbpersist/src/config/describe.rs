@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::duration;
 use crate::model::{
-    Certificate, ClientIp, DataPathSettings, Forwarding, HealthMonitor, HealthRule, HttpCheck,
-    Method, Mode, Model, MonitorKind, NoServer, PersistenceProfile, Pool, Scope, Server,
-    ServerDown, ServerState, TlsCheck, TunnelSources, listen_text,
+    Algorithm, Certificate, ClientIp, DataPathSettings, Forwarding, HealthMonitor, HealthRule,
+    HttpCheck, Method, Mode, Model, MonitorKind, NoServer, OnLimit, PersistenceProfile, Pool,
+    Scope, Server, ServerDown, ServerState, TlsCheck, TunnelSources, listen_text,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -50,6 +50,7 @@ fn describe_pool(out: &mut String, pool: &Pool) {
     let kept = pool.persistence.as_ref().map_or_else(|| "clients are not kept".to_owned(), profile);
     let _ = writeln!(out, "  {}: {kept}", pool.name);
     let _ = writeln!(out, "    {}", describe_forwarding(pool.forwarding));
+    let _ = writeln!(out, "    {}", describe_choice(pool));
     let _ = writeln!(out, "    {}", describe_loss(pool));
     for monitor in &pool.health_monitors {
         let _ = writeln!(out, "    {}", describe_monitor(monitor));
@@ -84,6 +85,25 @@ fn sources_text(TunnelSources { ipv4, ipv6 }: TunnelSources) -> String {
     let ipv6 = ipv6.map(|address| address.to_string());
     let from: Vec<String> = [ipv4, ipv6].into_iter().flatten().collect();
     from.join(" and ")
+}
+
+/// Who gets new clients, and where the limits are.
+fn describe_choice(pool: &Pool) -> String {
+    let by = match pool.algorithm {
+        Algorithm::Maglev => "by their hash (maglev)",
+        Algorithm::RoundRobin => "to each server in turn (round-robin)",
+        Algorithm::LeastConnections => "to the server with the fewest connections",
+        Algorithm::RandomTwo => "to the better of two servers at random (random-two)",
+    };
+    if !pool.is_limited() {
+        return format!("new clients go {by}");
+    }
+    let bound = match pool.on_limit {
+        OnLimit::Spill => "get another one",
+        OnLimit::Exceed => "may exceed it",
+        OnLimit::Reject => "are refused",
+    };
+    format!("new clients go {by}, if its limit allows; clients of a full server {bound}")
 }
 
 /// What becomes of clients and connections that lose their server.

@@ -11,8 +11,9 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    Carried, DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits, Method, Mode,
-    MonitorKind, NoServer, Ports, Protocol, ProxySettings, ServerDown, ServerState, TunnelSources,
+    Algorithm, Carried, DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits,
+    Method, Mode, MonitorKind, NoServer, OnLimit, Ports, Protocol, ProxySettings, ServerDown,
+    ServerState, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -67,6 +68,8 @@ pub(super) struct RawPool {
     pub(super) masquerade_sources: TunnelSources,
     pub(super) persistence_profile: Option<At<String>>,
     pub(super) health_monitors: Vec<At<String>>,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) on_limit: OnLimit,
     pub(super) no_server: NoServer,
     pub(super) reset_connections: bool,
     pub(super) health_rule: HealthRule,
@@ -89,6 +92,7 @@ pub(super) struct RawServer {
     pub(super) address: Option<IpAddr>,
     pub(super) port: Field<u16>,
     pub(super) weight: Option<u16>,
+    pub(super) max_connections: Field<u32>,
     pub(super) header_value: Option<At<String>>,
     pub(super) state: ServerState,
 }

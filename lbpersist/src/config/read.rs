@@ -14,8 +14,8 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    DaemonSettings, DataPathSettings, HealthRule, IdleLimits, NoServer, Protocol, ProxySettings,
-    ServerState, TunnelSources,
+    Algorithm, DaemonSettings, DataPathSettings, HealthRule, IdleLimits, NoServer, OnLimit,
+    Protocol, ProxySettings, ServerState, TunnelSources,
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -235,6 +235,7 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             "masquerade_ipv6",
             "persistence_profile",
             "health_monitors",
+            "on_limit",
             "no_server",
             "reset_connections",
             "health_rule",
@@ -242,9 +243,22 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         ],
         later: &[],
     };
-    const ALGORITHMS: Choices<()> = Choices {
-        allowed: &[("maglev", ())],
-        later: &["round-robin", "least-connections", "random-two"],
+    const ALGORITHMS: Choices<Algorithm> = Choices {
+        allowed: &[
+            ("maglev", Algorithm::Maglev),
+            ("round-robin", Algorithm::RoundRobin),
+            ("least-connections", Algorithm::LeastConnections),
+            ("random-two", Algorithm::RandomTwo),
+        ],
+        later: &[],
+    };
+    const ON_LIMIT: Choices<OnLimit> = Choices {
+        allowed: &[
+            ("spill", OnLimit::Spill),
+            ("exceed", OnLimit::Exceed),
+            ("reject", OnLimit::Reject),
+        ],
+        later: &[],
     };
     const FORWARDINGS: Choices<RawForwarding> = Choices {
         allowed: &[
@@ -260,7 +274,7 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
     const RULES: Choices<HealthRule> =
         Choices { allowed: &[("all", HealthRule::All), ("any", HealthRule::Any)], later: &[] };
     let mut table = Table::open(report, found, &POOL, "");
-    table.choice("algorithm", &ALGORITHMS);
+    let algorithm = table.choice("algorithm", &ALGORITHMS).or_default(Algorithm::Maglev);
     let forwarding = table.choice("forwarding", &FORWARDINGS).or_default(RawForwarding::Nat);
     let [tunnel, masquerade] = [TUNNEL_FIELDS, MASQUERADE_FIELDS];
     let tunnel_sources = read_sources(&mut table, tunnel);
@@ -270,6 +284,7 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
         name.as_ref().map_or_else(String::new, |name| format!(" of pool {}", quoted(&name.value)));
     let persistence_profile = table.name("persistence_profile").known();
     let health_monitors = table.texts("health_monitors");
+    let on_limit = table.choice("on_limit", &ON_LIMIT).or(OnLimit::Spill);
     let no_server = table.choice("no_server", &NO_SERVER).or(NoServer::Reject);
     let reset_connections = table.boolean("reset_connections").or(true);
     let health_rule = table.choice("health_rule", &RULES).or(HealthRule::All);
@@ -286,6 +301,8 @@ fn read_pool(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPool> {
             masquerade_sources,
             persistence_profile,
             health_monitors,
+            algorithm,
+            on_limit,
             no_server,
             reset_connections,
             health_rule,
@@ -311,12 +328,15 @@ fn read_sources(table: &mut Table<'_, '_, '_>, fields: [&'static str; 2]) -> Tun
     sources
 }
 
+/// More than any table of connections holds.
+const MOST_CONNECTIONS: u32 = 1 << 26;
+
 fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawServer {
     const SERVER: Shape = Shape {
         kind: "server",
         label: "address",
         required: &["address"],
-        optional: &["port", "weight", "state", "header_value"],
+        optional: &["port", "weight", "max_connections", "state", "header_value"],
         later: &[],
     };
     const STATES: Choices<ServerState> = Choices {
@@ -333,6 +353,7 @@ fn read_server(report: &mut Report<'_>, found: Found<'_>, owner: &str) -> RawSer
         address: table.address("address").known().map(|address| address.value),
         port: table.integer("port", 1..=u16::MAX),
         weight: table.integer("weight", 0..=1000).or_default(1),
+        max_connections: table.integer("max_connections", 1..=MOST_CONNECTIONS),
         header_value: profile::read_header_value(&mut table).known(),
         state: table.choice("state", &STATES).or(ServerState::Enabled),
     }

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Carried, ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor, HealthRule,
-    HttpSettings, IdleLimits, LinkSettings, Method, Mode, MonitorKind, NoServer,
-    PersistenceProfile, Pool, PortRange, Ports, Protocol, ProxyProtocol, ProxySettings, Scope,
-    Server, ServerDown, ServerState, TcpSettings, TunnelSources, VirtualService,
+    Algorithm, Carried, ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor,
+    HealthRule, HttpSettings, IdleLimits, LinkSettings, Method, Mode, MonitorKind, NoServer,
+    OnLimit, PersistenceProfile, Pool, PortRange, Ports, Protocol, ProxyProtocol, ProxySettings,
+    Scope, Server, ServerDown, ServerState, TcpSettings, TunnelSources, VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -38,6 +38,7 @@ fn server(address: &str, port: Option<u16>, weight: u16) -> Server {
         address: address.parse().unwrap(),
         port,
         weight,
+        max_connections: None,
         header_value: None,
         configured: ServerState::Enabled,
         by_hand: None,
@@ -112,12 +113,14 @@ fn example() -> Model {
         ],
         health_rule: HealthRule::All,
         slow_start: Duration::from_secs(30),
+        algorithm: Algorithm::Maglev,
+        on_limit: OnLimit::Spill,
         no_server: NoServer::Reject,
         reset_connections: true,
         servers: vec![
             server("10.0.0.11", Some(8080), 2),
             Server { header_value: Some("blue".to_owned()), ..server("10.0.0.12", Some(8080), 1) },
-            server("10.0.0.13", None, 1),
+            Server { max_connections: Some(50_000), ..server("10.0.0.13", None, 1) },
         ],
     };
     let dns = Pool {
@@ -127,6 +130,8 @@ fn example() -> Model {
         health_monitors: Vec::new(),
         health_rule: HealthRule::All,
         slow_start: Duration::ZERO,
+        algorithm: Algorithm::Maglev,
+        on_limit: OnLimit::Spill,
         no_server: NoServer::Reject,
         reset_connections: true,
         servers: vec![
@@ -145,6 +150,8 @@ fn example() -> Model {
         health_monitors: Vec::new(),
         health_rule: HealthRule::All,
         slow_start: Duration::ZERO,
+        algorithm: Algorithm::Maglev,
+        on_limit: OnLimit::Spill,
         no_server: NoServer::Reject,
         reset_connections: true,
         servers: vec![server("10.9.0.11", None, 1), server("2001:db8:9::11", None, 1)],
@@ -250,7 +257,7 @@ port = 70000
 pool = "web"
 [[pool]]
 name = "web"
-algorithm = "random-two"
+algorithm = "random-too"
 health_monitors = ["fsat", 5]
 servers = [
   { address = "10.0.0.11", port = 8080, weight = 2000 },
@@ -277,7 +284,7 @@ name = "fast"
 14: virtual_service `web` is there already (line 7)
 15: `address` must not be ::ffff:10.0.0.1: an IPv4 address is written as such; write 10.0.0.1
 16: `port` must be an integer from 1 to 65535 or "all", not 70000
-20: algorithm `random-two` is not available yet; this version has `maglev`
+20: `algorithm` must be `maglev`, `round-robin`, `least-connections` or `random-two`, not `random-too`; did you mean `random-two`?
 21: `health_monitors` must hold strings only, not an integer
 21: pool `web` names health_monitor `fsat`, which is not declared; did you mean `fast` (line 31)?
 23: `weight` must be an integer from 0 to 1000, not 2000
@@ -552,6 +559,7 @@ virtual services: 1
 pools: 1
   web: clients are not kept
     nat: answers come back this way
+    new clients go by their hash (maglev)
     without a server clients are refused; open connections of a lost server are reset
     server 10.0.0.11:8080, weight 1
 pings to services: answered

@@ -139,9 +139,18 @@ impl DataPath {
                 Ok(())
             }
             Step::SetServer(number, server) => {
+                if self.actual.servers.get(number).map(|was| was.generation)
+                    != Some(server.generation)
+                {
+                    maps.server_load.reset(*number);
+                }
                 failing("servers", maps.servers.set(*number, server, 0))
             }
             Step::SetPool(number, pool) => self.set_pool(*number, pool, sides.get(number).copied()),
+            Step::SetLimit(number, limit) => {
+                failing("server_limits", maps.server_limits.set(*number, limit, 0))
+            }
+            Step::SetTurns(number, turns) => self.set_turns(*number, turns),
             Step::SetReverse(key, reverse) => {
                 failing("reverse", maps.reverse.insert(key, reverse, 0))
             }
@@ -160,6 +169,7 @@ impl DataPath {
             Step::RemoveService(key) => removing("services", maps.services.remove(key)),
             Step::RemoveReverse(key) => removing("reverse", maps.reverse.remove(key)),
             Step::RemovePool(number) => self.remove_pool(*number),
+            Step::RemoveTurns(number) => self.clear_place("turns", *number),
             Step::RemoveServer(number) => self.remove_server(*number),
             Step::RemoveNeighbour(key) => removing("neighbours", maps.neighbours.remove(key)),
             Step::RemoveRoute((length, prefix)) => {
@@ -258,8 +268,28 @@ impl DataPath {
         self.open.remove(&number);
         let none: Pool = bytemuck::Zeroable::zeroed();
         failing("pools", self.maps.pools.set(number, none, 0))?;
-        let raw: MapData = maps::raw(&self.pins, "rings")?;
-        sys::delete_place(raw.fd().as_fd(), number).map_err(|error| Error::map("rings", error))
+        self.clear_place("rings", number)
+    }
+
+    /// Drops the ring at a place of `map`.
+    fn clear_place(&self, map: &'static str, number: u32) -> Result<(), Error> {
+        let raw: MapData = maps::raw(&self.pins, map)?;
+        match sys::delete_place(raw.fd().as_fd(), number) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(Error::map(map, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a pool's turns as a ring of their own, which takes the place of the one before as a whole.
+    fn set_turns(&mut self, number: u32, turns: &[u16]) -> Result<(), Error> {
+        if turns.is_empty() {
+            return self.clear_place("turns", number);
+        }
+        let template = maps::raw(&self.pins, "ring_template")?;
+        let length = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+        let map = Ring::create(template.fd().as_fd(), length)?;
+        Ring::of(&map, length)?.fill(turns);
+        failing("turns", self.maps.turns.set(number, &map, 0))
     }
 
     fn remove_server(&mut self, number: u32) -> Result<(), Error> {
@@ -308,6 +338,11 @@ impl DataPath {
         for (number, pool) in maps::scan::<u32, Pool>(&pins, "pools")? {
             if pool.id != 0 {
                 actual.pools.insert(number, Pool { side: 0, ..pool });
+            }
+        }
+        for (number, limit) in maps::scan::<u32, u32>(&pins, "server_limits")? {
+            if limit != 0 {
+                actual.limits.insert(number, limit);
             }
         }
         for (number, server) in maps::scan::<u32, Server>(&pins, "servers")? {
@@ -366,6 +401,8 @@ fn note(actual: &mut Desired, step: &Step) {
         Step::SetServer(number, server) => drop(actual.servers.insert(number, server)),
         // Who is in the ring is noted with the whole, so a ring is looked at again after a failure.
         Step::SetPool(number, pool) => drop(actual.pools.insert(number, pool)),
+        Step::SetLimit(number, limit) => drop(actual.limits.insert(number, limit)),
+        Step::SetTurns(number, ref turns) => drop(actual.turns.insert(number, turns.clone())),
         Step::SetReverse(key, reverse) => drop(actual.reverse.insert(key, reverse)),
         Step::SetService(key, service) => drop(actual.services.insert(key, service)),
         Step::SetPrefixService(key, service) => drop(actual.prefix_services.insert(key, service)),
@@ -375,6 +412,7 @@ fn note(actual: &mut Desired, step: &Step) {
         Step::RemoveService(key) => drop(actual.services.remove(&key)),
         Step::RemoveReverse(key) => drop(actual.reverse.remove(&key)),
         Step::RemovePool(number) => drop(actual.pools.remove(&number)),
+        Step::RemoveTurns(number) => drop(actual.turns.remove(&number)),
         Step::RemoveServer(number) => drop(actual.servers.remove(&number)),
         Step::RemoveNeighbour(key) => drop(actual.neighbours.remove(&key)),
         Step::RemoveRoute(key) => drop(actual.routes.remove(&key)),

@@ -23,9 +23,12 @@ use super::{
 use crate::{
     balance::{
         maglev::{self, Member},
-        slow_start,
+        slow_start, turns,
     },
-    model::{self, Forwarding, Model, NoServer, PersistenceProfile, ServerDown, ServerState},
+    model::{
+        self, Algorithm, Forwarding, Model, NoServer, OnLimit, PersistenceProfile, ServerDown,
+        ServerState,
+    },
     network::{NextHop, RouteTarget, View},
 };
 
@@ -46,6 +49,10 @@ pub struct Desired {
     pub servers: BTreeMap<u32, Server>,
     /// `rings`: who is in them; what is in their slots follows from that.
     pub rings: BTreeMap<u32, Vec<Member>>,
+    /// `server_limits`, of the servers that have one.
+    pub limits: BTreeMap<u32, u32>,
+    /// `turns`, of the pools that need them.
+    pub turns: BTreeMap<u32, Vec<u16>>,
     /// `routes`.
     pub routes: BTreeMap<(u32, Address), Route>,
     /// `neighbours`.
@@ -126,7 +133,7 @@ impl Desired {
         let given = identities.pool(&pool.name)?;
         let slots = facts.model.data_path.ring_size;
         let udp_idle = facts.model.idle_limits.udp;
-        self.pools.insert(given.number, pool_value(pool, given, slots, nanoseconds(udp_idle)));
+        let mut value = pool_value(pool, given, slots, nanoseconds(udp_idle));
         let key = NameKey { kind: kind::POOL, number: given.number };
         self.names.insert(key, Name::new(&pool.name, given.id));
 
@@ -162,7 +169,15 @@ impl Desired {
                 tunnel_source: tunnel_source(pool, server),
             };
             self.servers.insert(u32::from(known.number), value);
+            if let Some(limit) = server.max_connections {
+                self.limits.insert(u32::from(known.number), limit);
+            }
         }
+        if let Some(turns) = turns(pool, members) {
+            value.turns = u32::try_from(turns.len()).unwrap_or(u32::MAX);
+            self.turns.insert(given.number, turns);
+        }
+        self.pools.insert(given.number, value);
         Ok(())
     }
 
@@ -387,6 +402,24 @@ fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64)
             Forwarding::Direct => service::forwarding::DIRECT,
             Forwarding::Tunnel(_) => service::forwarding::TUNNEL,
         },
+        algorithm: match pool.algorithm {
+            Algorithm::Maglev => service::algorithm::MAGLEV,
+            Algorithm::RoundRobin => service::algorithm::ROUND_ROBIN,
+            Algorithm::LeastConnections => service::algorithm::LEAST_CONNECTIONS,
+            Algorithm::RandomTwo => service::algorithm::RANDOM_TWO,
+        },
+        turns: 0,
+    }
+}
+
+/// The servers that new clients are shared among one after the other, for the pools in which more than the ring decides.
+fn turns(pool: &model::Pool, members: &[Member]) -> Option<Vec<u16>> {
+    match pool.algorithm {
+        Algorithm::RoundRobin => Some(turns::round_robin(members)),
+        Algorithm::LeastConnections => Some(turns::each_once(members)),
+        Algorithm::Maglev | Algorithm::RandomTwo => {
+            pool.is_limited().then(|| turns::each_once(members))
+        }
     }
 }
 
@@ -395,6 +428,9 @@ fn pool_flags(pool: &model::Pool, is_persistent: bool) -> u32 {
         (is_persistent, pool_flag::PERSISTENT),
         (pool.no_server == NoServer::Reject, pool_flag::REFUSE),
         (pool.reset_connections, pool_flag::RESET),
+        (pool.is_limited(), pool_flag::LIMITED),
+        (pool.on_limit == OnLimit::Exceed, pool_flag::EXCEED),
+        (pool.on_limit == OnLimit::Reject, pool_flag::REJECT),
     ]
     .into_iter()
     .filter_map(|(is_set, flag)| is_set.then_some(flag))

@@ -24,6 +24,7 @@ use lbpersist_common::{
 
 use super::{
     Error,
+    load::Loads,
     sys::{self, Batch},
 };
 
@@ -31,7 +32,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 33] = [
     "layout",
     "names",
     "services",
@@ -41,6 +42,12 @@ pub const NAMES: [&str; 27] = [
     "servers",
     "rings",
     "ring_template",
+    "turns",
+    "next_turn",
+    "look",
+    "record",
+    "server_load",
+    "server_limits",
     "entries",
     "connections",
     "handshakes",
@@ -128,6 +135,12 @@ pub struct Maps {
     pub servers: Array<MapData, Server>,
     /// Rings by pool number.
     pub rings: ArrayOfMaps<MapData, MapData>,
+    /// Turns by pool number.
+    pub turns: ArrayOfMaps<MapData, MapData>,
+    /// Open connections of servers.
+    pub server_load: Loads,
+    /// Limits of them, by server number.
+    pub server_limits: Array<MapData, u32>,
     /// Client keys and their servers.
     pub entries: Table<EntryKey, Entry>,
     /// Connections.
@@ -183,6 +196,9 @@ impl Maps {
             pools: open(pins, "pools")?,
             servers: open(pins, "servers")?,
             rings: open(pins, "rings")?,
+            turns: open(pins, "turns")?,
+            server_load: Loads::open(pins)?,
+            server_limits: open(pins, "server_limits")?,
             entries: Table::open(pins, "entries")?,
             connections: Table::open(pins, "connections")?,
             handshakes: Table::open(pins, "handshakes")?,

@@ -15,6 +15,7 @@ mod front;
 pub mod identity;
 pub mod left;
 mod listed;
+pub mod load;
 pub mod maps;
 pub mod moves;
 pub mod object;

@@ -27,6 +27,10 @@ pub enum Step {
     SetNeighbour(NeighbourKey, Neighbour),
     /// Write a server.
     SetServer(u32, Server),
+    /// Write the limit of a server; 0 for none.
+    SetLimit(u32, u32),
+    /// Write a pool's turns.
+    SetTurns(u32, Vec<u16>),
     /// Compute and publish the ring of a pool, and write the pool.
     SetPool(u32, Pool),
     /// Write where answers of a server go.
@@ -47,6 +51,8 @@ pub enum Step {
     RemoveReverse(Endpoint),
     /// Clear a pool and drop its ring.
     RemovePool(u32),
+    /// Drop a pool's turns.
+    RemoveTurns(u32),
     /// Mark a server as absent; its generation stays.
     RemoveServer(u32),
     /// Delete a neighbour.
@@ -69,6 +75,10 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     let (up, down): (Vec<_>, Vec<_>) =
         changed(&was.servers, &is.servers).partition(|(_, server)| state::serves(server.state));
     steps.extend(up.into_iter().map(|(k, v)| Step::SetServer(k, v)));
+    steps.extend(changed(&was.limits, &is.limits).map(|(k, v)| Step::SetLimit(k, v)));
+    steps.extend(gone(&was.limits, &is.limits).map(|number| Step::SetLimit(number, 0)));
+    let turns = is.turns.iter().filter(|(number, turns)| was.turns.get(number) != Some(turns));
+    steps.extend(turns.map(|(&number, turns)| Step::SetTurns(number, turns.clone())));
     let pools = is.pools.iter().filter(|(number, pool)| {
         was.pools.get(number) != Some(pool) || was.rings.get(number) != is.rings.get(number)
     });
@@ -87,6 +97,7 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     steps.extend(prefixes.map(Step::RemovePrefixService));
     steps.extend(gone(&was.reverse, &is.reverse).map(Step::RemoveReverse));
     steps.extend(gone(&was.pools, &is.pools).map(Step::RemovePool));
+    steps.extend(gone(&was.turns, &is.turns).map(Step::RemoveTurns));
     steps.extend(gone(&was.servers, &is.servers).map(Step::RemoveServer));
     steps.extend(gone(&was.neighbours, &is.neighbours).map(Step::RemoveNeighbour));
     steps.extend(gone(&was.routes, &is.routes).map(Step::RemoveRoute));

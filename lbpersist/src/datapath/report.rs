@@ -113,6 +113,10 @@ pub struct ServerStatus {
     pub bytes: u64,
     /// New connections to it.
     pub connections: u64,
+    /// Connections that are open now; for UDP, clients that are not silent.
+    pub open: u32,
+    /// How many may be; `None` for any number.
+    pub max_connections: Option<u32>,
 }
 
 /// One entry, as `persistence list` shows it.
@@ -382,7 +386,15 @@ impl Reader {
             packets: sum(|counters| counters.packets),
             bytes: sum(|counters| counters.bytes),
             connections: sum(|counters| counters.connections),
+            open: self.maps.server_load.of(number).open,
+            max_connections: self.max_connections(number)?,
         })
+    }
+
+    fn max_connections(&self, number: u32) -> Result<Option<u32>, Error> {
+        let limit = self.maps.server_limits.get(&number, 0);
+        let limit = limit.map_err(|error| Error::map("server_limits", error))?;
+        Ok((limit != 0).then_some(limit))
     }
 
     fn counts<const N: usize>(

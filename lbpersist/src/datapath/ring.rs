@@ -76,6 +76,13 @@ impl Ring {
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
+    /// Writes `numbers` to the first side of a ring that nothing reads yet.
+    pub(super) fn fill(&self, numbers: &[u16]) {
+        for (slot, &number) in self.memory.values().iter().zip(numbers) {
+            slot.servers[0].store(number, Ordering::Relaxed);
+        }
+    }
+
     /// Marks `slot` for `reason`.
     pub fn mark(&self, slot: u32, reason: u32) {
         let marks = &self.memory.values()[slot as usize].marks;

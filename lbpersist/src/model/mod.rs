@@ -211,6 +211,10 @@ pub struct Pool {
     pub persistence: Option<PersistenceProfile>,
     /// The monitors whose word decides whether a server is up; with none, every server is.
     pub health_monitors: Vec<HealthMonitor>,
+    /// Who chooses for new clients.
+    pub algorithm: Algorithm,
+    /// What becomes of a new connection of a client whose server is at its limit.
+    pub on_limit: OnLimit,
     /// What a client is told for whom there is no server.
     pub no_server: NoServer,
     /// Whether the open connections of a server that is down or gone are reset when their clients may have another server.
@@ -221,6 +225,39 @@ pub struct Pool {
     pub slow_start: Duration,
     /// The servers, in the order of the file; no two have the same address and port.
     pub servers: Vec<Server>,
+}
+
+impl Pool {
+    /// Whether some server has a limit of connections.
+    pub fn is_limited(&self) -> bool {
+        self.servers.iter().any(|server| server.max_connections.is_some())
+    }
+}
+
+/// How a server is chosen for a new client. Who is bound to one is not asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// By a hash of the client's key, the same on every node.
+    #[default]
+    Maglev,
+    /// In turn.
+    RoundRobin,
+    /// The server with the fewest open connections for its weight.
+    LeastConnections,
+    /// The better of two servers that chance picks by weight.
+    RandomTwo,
+}
+
+/// What becomes of a new connection of a client whose server is at its limit of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnLimit {
+    /// Another server takes it, and the client's entry follows.
+    #[default]
+    Spill,
+    /// Its server takes it all the same: the limit holds for new clients only.
+    Exceed,
+    /// It is refused.
+    Reject,
 }
 
 /// What a client is told for whom there is no server.
@@ -281,6 +318,8 @@ pub struct Server {
     pub configured: ServerState,
     /// What an operator said at run time, which then holds instead.
     pub by_hand: Option<ServerState>,
+    /// Connections it may have open; `None` for any number.
+    pub max_connections: Option<u32>,
 }
 
 impl Server {

@@ -3,6 +3,7 @@
 //! `setup` holds the network that all rows share and what clients do in it; the other modules are the rows, by theme.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod algorithm;
 mod answer;
 mod closing;
 mod cut;
@@ -11,6 +12,7 @@ mod forward;
 mod fragment;
 mod headers;
 mod icmp;
+mod limit;
 mod malformed;
 mod mask;
 mod masquerade;

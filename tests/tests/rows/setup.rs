@@ -44,6 +44,8 @@ pub(crate) struct Text {
     pub(crate) states: Vec<(u8, &'static str)>,
     /// Lines of the persistence profile; `None` has no profile.
     pub(crate) profile: Option<&'static str>,
+    /// Connections that each server may have.
+    pub(crate) limit: Option<u32>,
     /// Lines of both pools.
     pub(crate) pool: &'static str,
     /// Lines of the idle limits.
@@ -59,6 +61,7 @@ impl Default for Text {
             port: Some(SERVER_PORT),
             states: Vec::new(),
             profile: Some("timeout = \"5m\""),
+            limit: None,
             pool: "",
             limits: "",
             more: String::new(),
@@ -122,7 +125,10 @@ impl Text {
                 writeln!(text, "[[pool]]\nname = \"{pool}\"\n{profile}{}\nservers = [", self.pool);
             for &(host, weight) in &self.servers {
                 let address = server_address(family, host);
-                let port = self.port.map_or(String::new(), |port| format!("port = {port}, "));
+                let mut port = self.port.map_or(String::new(), |port| format!("port = {port}, "));
+                if let Some(limit) = self.limit {
+                    let _ = write!(port, "max_connections = {limit}, ");
+                }
                 let state = self.states.iter().find(|(other, _)| *other == host);
                 let state = state.map_or(String::new(), |(_, state)| format!(", {state}"));
                 let _ = writeln!(

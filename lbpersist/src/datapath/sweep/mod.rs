@@ -6,6 +6,7 @@
 //! proportion to what it cost.
 
 mod judge;
+mod occupancy;
 mod translations;
 
 use std::{
@@ -26,7 +27,10 @@ use lbpersist_common::{
     service::Pool,
 };
 
-use self::judge::{ConnectionFate, EntryFate, Limits};
+use self::{
+    judge::{ConnectionFate, EntryFate, Limits},
+    occupancy::Occupancy,
+};
 use super::{Error, apply::DataPath, desired::Desired, ring::Ring};
 use crate::model::{IdleLimits, Protocol};
 
@@ -47,6 +51,7 @@ pub struct Sweep {
     tally: HashMap<(EntryKey, u64), u32>,
     doubts: HashMap<EntryKey, Doubt>,
     new_doubts: HashMap<EntryKey, Doubt>,
+    occupancy: Occupancy,
     requests: Vec<Request>,
     // How many handshakes had begun when none was unfinished and no slot marked for one.
     quiet_at: Option<u64>,
@@ -122,6 +127,7 @@ impl Sweep {
             tally: HashMap::new(),
             doubts: HashMap::new(),
             new_doubts: HashMap::new(),
+            occupancy: Occupancy::default(),
             requests: Vec::new(),
             quiet_at: None,
         }
@@ -201,6 +207,7 @@ impl Sweep {
             ring.begin_look(PASS_REASONS);
         }
         self.tally.clear();
+        self.occupancy.begin(data_path);
         Ok(Phase::Connections(None))
     }
 
@@ -255,6 +262,9 @@ impl Sweep {
         if counts && connection.entry_created_ns != 0 {
             *self.tally.entry((entry, connection.entry_created_ns)).or_default() += 1;
         }
+        if counts {
+            self.occupancy.found(connection.binding);
+        }
         if let Some(operation) = operation {
             self.requests.push(Request {
                 operation: operation as u32,
@@ -297,6 +307,7 @@ impl Sweep {
         }
         self.rings.clear();
         self.tally = HashMap::new();
+        self.occupancy.end(data_path);
         self.doubts = std::mem::take(&mut self.new_doubts);
         Ok(Phase::Rest)
     }
@@ -311,6 +322,9 @@ impl Sweep {
     ) {
         let number = index.scopes.get(&key.scope).copied().unwrap_or_default();
         let slot = slot_of(hash::client_to(&key.client, 0, &key.destination), pool.slots);
+        if entry.idle_since_ns > now_ns {
+            self.occupancy.found(entry.binding);
+        }
         let found = self.tally.get(&(*key, entry.created_ns)).copied().unwrap_or(0);
         let (operation, argument) = match judge::entry(entry, pool, found, now_ns) {
             EntryFate::Live => {
