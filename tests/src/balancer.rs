@@ -40,6 +40,8 @@ pub struct Balancer {
     directory: TempDir,
     socket: Option<PathBuf>,
     binary: Option<PathBuf>,
+    wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
     daemon: Option<Child>,
 }
 
@@ -72,6 +74,8 @@ impl Balancer {
             directory: tempfile::tempdir()?,
             socket: None,
             binary: None,
+            wrapper: Vec::new(),
+            environment: Vec::new(),
             daemon: None,
         };
         balancer.configure(configuration)?;
@@ -96,6 +100,16 @@ impl Balancer {
     /// Takes this program for daemon and commands from now on, instead of [`binary`].
     pub fn use_binary(&mut self, path: &Path) {
         self.binary = Some(path.to_owned());
+    }
+
+    /// Starts daemons by this command from now on, which has to become the program that it is given behind its own words.
+    pub fn use_wrapper(&mut self, command: &[&str]) {
+        self.wrapper = command.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// Gives daemons a variable of the environment from now on.
+    pub fn use_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Its configuration file.
@@ -207,16 +221,31 @@ impl Balancer {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(self.binary.clone().map_or_else(binary, Ok)?);
+        Ok(self.surrounded(Command::new(self.program()?)))
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        self.binary.clone().map_or_else(binary, Ok)
+    }
+
+    fn surrounded(&self, mut command: Command) -> Command {
         command
             .env("LBPERSIST_PIN_DIR", &self.pin_directory)
             .env("LBPERSIST_SOCKET", self.socket())
             .env("NO_COLOR", "1");
-        Ok(command)
+        command
     }
 
     fn spawn(&self) -> Result<Child> {
-        let mut command = self.command()?;
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, words)) => {
+                let mut command = Command::new(wrapper);
+                command.args(words).arg(self.program()?);
+                self.surrounded(command)
+            }
+            None => self.command()?,
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.args(["run", "--config"]).arg(self.configuration_file());
         for interface in &self.interfaces {
             command.args(["--interface", interface]);

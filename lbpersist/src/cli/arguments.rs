@@ -3,8 +3,10 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use ipnet::IpNet;
 
+use super::log::Log;
 use crate::datapath::{maps::DEFAULT_PIN_DIRECTORY, report::Filter};
 
 /// A load balancer on eBPF/XDP whose job is persistence: clients come back to their server.
@@ -65,6 +67,9 @@ pub enum Command {
         /// An interface to attach to beside those of the configuration; may be repeated
         #[arg(short, long = "interface", value_name = "IF")]
         interfaces: Vec<String>,
+        /// What is logged, and how
+        #[command(flatten)]
+        log: Log,
     },
     /// Give the running daemon a configuration, or say what it would change
     ///
@@ -139,6 +144,22 @@ pub enum Command {
     /// Look into the persistence entries, or flush them
     #[command(subcommand)]
     Persistence(Persistence),
+    /// Print what makes a shell complete this program's words
+    #[command(
+        after_help = "Example:\n  lbpersist completions bash > /usr/share/bash-completion/completions/lbpersist"
+    )]
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL", value_enum)]
+        shell: Shell,
+    },
+    /// Print the man page, or write one for each command
+    #[command(after_help = "Examples:\n  lbpersist man | man -l -\n  lbpersist man --dir man1")]
+    Man {
+        /// Directory for a page for each command; it is made if it is missing
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// What to do with monitors.

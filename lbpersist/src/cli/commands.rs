@@ -1,11 +1,6 @@
 //! What each command does.
 
-use std::{
-    ffi::OsString,
-    io::{IsTerminal as _, Write as _},
-    path::Path,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io::Write as _, path::Path, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
 use ipnet::IpNet;
@@ -14,7 +9,7 @@ use serde::Serialize;
 use super::{
     apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
-    monitor, proxied, server, text,
+    generate, monitor, proxied, server, text,
 };
 use crate::{
     clock, config, control,
@@ -68,9 +63,12 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
     let socket = arguments.socket.unwrap_or_else(|| control::default_socket(&pins));
     let output = arguments.output;
     match arguments.command {
-        Command::Run { config, interfaces } => {
+        Command::Run { config, interfaces, log } => {
+            log.start();
             run(Places { pins, socket, file: config, interfaces })
         }
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { dir } => generate::man(dir.as_deref()),
         Command::Check { config } => check(&config, output),
         Command::Attach { interfaces } => attach_interfaces(&interfaces, &pins),
         Command::Detach { all: true, .. } => detach_all(&pins),
@@ -91,7 +89,6 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
 }
 
 fn run(places: Places) -> Result<(), Failure> {
-    start_log();
     let mut model = load(&places.file)?;
     for interface in &places.interfaces {
         if !model.interfaces.contains(interface) {
@@ -295,19 +292,6 @@ impl From<Error> for Failure {
             error => Self::Work(error.to_string()),
         }
     }
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .with_env_var("LBPERSIST_LOG")
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {

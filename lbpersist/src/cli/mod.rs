@@ -3,6 +3,8 @@
 mod apply;
 pub mod arguments;
 mod commands;
+mod generate;
+mod log;
 mod monitor;
 mod proxied;
 mod server;

@@ -7,6 +7,7 @@ mod control;
 mod events;
 mod interfaces;
 mod neighbours;
+mod notify;
 mod reload;
 
 use std::{
@@ -26,6 +27,7 @@ use tokio::{
 use self::{
     control::adopt_by_hand,
     events::{adopted_failures, later, targets},
+    notify::Watchdog,
     reload::Prepared,
 };
 use crate::{
@@ -101,11 +103,13 @@ pub async fn run(model: Model, places: &Places) -> Result<(), Error> {
     let mut daemon =
         Daemon::start(model, places, watcher, views, report, request, prepared).await?;
     tracing::info!("ready");
+    notify::ready();
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         result = daemon.serve(sources) => result?,
     }
+    notify::stopping();
     tracing::info!(
         "stopping; the kernel goes on forwarding until `lbpersist detach --all` removes it"
     );
@@ -228,6 +232,7 @@ impl Daemon {
     async fn serve(&mut self, sources: Sources) -> Result<(), Error> {
         let Sources { mut reports, mut requests, mut ready, mut hangup } = sources;
         let mut tick = ticks(self.model.data_path.sweep_interval);
+        let mut watchdog = Watchdog::from_environment();
         loop {
             if tick.period() != self.model.data_path.sweep_interval {
                 tick = ticks(self.model.data_path.sweep_interval);
@@ -254,6 +259,7 @@ impl Daemon {
                 Some(request) = requests.recv() => self.take_request(request),
                 Some(prepared) = ready.recv() => self.finish(prepared),
                 _ = hangup.recv() => self.hang_up(),
+                () = watchdog.due() => watchdog.feed(),
                 _ = tick.tick() => self.maintain().await?,
             }
         }

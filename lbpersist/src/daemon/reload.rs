@@ -16,6 +16,7 @@ use super::{
     Daemon, Error,
     control::{answer, take_over},
     events::targets,
+    notify,
 };
 use crate::{
     clock,
@@ -89,6 +90,7 @@ impl Daemon {
             return tell(asker, busy);
         }
         self.preparing = true;
+        notify::reloading();
         let known = self.known();
         let back = self.prepared.clone();
         tokio::spawn(async move {
@@ -137,6 +139,7 @@ impl Daemon {
             };
             tell(asker, outcome);
         }
+        notify::ready();
         if std::mem::take(&mut self.reload_again) {
             self.prepare(Source::OwnFile, None);
         }

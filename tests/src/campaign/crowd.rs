@@ -134,6 +134,16 @@ async fn live(visitors: Vec<Visitor>) {
     while tasks.join_next().await.is_some() {}
 }
 
+/// Whom a question met.
+#[derive(PartialEq, Eq)]
+enum Met {
+    /// The server it had to be, or the first one.
+    Home,
+    /// Another one, from now on home.
+    Another,
+    Nobody,
+}
+
 struct Visitor {
     from: IpAddr,
     to: SocketAddr,
@@ -153,9 +163,9 @@ impl Visitor {
         while !self.shared.is_over() {
             let comes = !self.holds || self.held.is_some() && self.random.below(ALSO_COMES) == 0;
             if comes {
-                self.come().await
+                self.come().await;
             } else {
-                self.ask_held().await
+                self.ask_held().await;
             }
             self.think(THINKS.0, THINKS.1).await;
         }
@@ -174,7 +184,10 @@ impl Visitor {
             ask(&mut stream, to, "close").await
         });
         let answer = answer.await;
-        self.judge(begun, answer, "on a new connection");
+        if self.judge(begun, answer, "on a new connection") == Met::Another {
+            // What is held was with the server before, and would be reset; that is no second loss.
+            self.held = None;
+        }
     }
 
     /// Asks on the connection that is held, or on one that is held from now on.
@@ -198,45 +211,47 @@ impl Visitor {
         self.judge(begun, answer, what);
     }
 
-    fn judge(&mut self, begun: Instant, answer: io::Result<String>, how: &str) {
+    fn judge(&mut self, begun: Instant, answer: io::Result<String>, how: &str) -> Met {
         let mut outcome = self.shared.outcome();
         outcome.requests += 1;
         let home = self.home.as_ref();
         let excused =
             home.is_some_and(|(server, since)| self.shared.has_fallen_since(server, *since));
         let home_name = home.map_or("nobody yet", |(server, _)| server.as_str()).to_owned();
-        let complaint = match answer {
+        let (met, complaint) = match answer {
             Err(_) if excused => {
                 outcome.excused_losses += 1;
-                return;
+                return Met::Nobody;
             }
             Err(error) => {
                 outcome.lost += 1;
-                format!("{} of {home_name} lost a question {how}: {error}", self.from)
+                let from = self.from;
+                (Met::Nobody, format!("{from} of {home_name} lost a question {how}: {error}"))
             }
             Ok(server) => {
                 outcome.slowest_ms = outcome.slowest_ms.max(begun.elapsed().as_millis());
                 if home.is_some_and(|(known, _)| *known == server) {
-                    return;
+                    return Met::Home;
                 }
                 let is_first = home.is_none();
                 let complaint = format!("{} of {home_name} met {server} {how}", self.from);
                 self.home = Some((server, Instant::now()));
                 if is_first {
                     *lock(&self.shared.settled) += 1;
-                    return;
+                    return Met::Home;
                 }
                 if excused {
                     outcome.excused_moves += 1;
-                    return;
+                    return Met::Another;
                 }
                 outcome.moved += u64::from(!std::mem::replace(&mut self.moved, true));
-                complaint
+                (Met::Another, complaint)
             }
         };
         if outcome.complaints.len() < COMPLAINTS {
             outcome.complaints.push(complaint);
         }
+        met
     }
 }
 

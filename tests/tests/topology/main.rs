@@ -14,6 +14,7 @@ mod reload;
 mod restart;
 mod scope;
 mod server_down;
+mod service;
 mod udp;
 mod wire;
 mod wiring;

@@ -55,5 +55,5 @@ pub(crate) fn run(campaign: &Campaign) -> Result<ExitCode> {
 /// Any number that is short enough to be typed again.
 fn by_the_clock() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::from(since.subsec_nanos() / 1_000)
+    u64::from(since.subsec_micros())
 }
