@@ -36,11 +36,13 @@ pub enum Event {
     TranslationDisplaced = 13,
     /// A client whose server was at its limit of connections was given another one.
     LimitSpilled = 14,
+    /// A new client was served from the ring without a record: more came than the budget allows.
+    BudgetSpent = 15,
 }
 
 impl Event {
     /// All events, by number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::HandshakeStarted,
         Self::ConnectionOpened,
         Self::ConnectionClosed,
@@ -56,6 +58,7 @@ impl Event {
         Self::TranslationRefused,
         Self::TranslationDisplaced,
         Self::LimitSpilled,
+        Self::BudgetSpent,
     ];
 
     /// How many events there can be before the map has to grow.
@@ -79,6 +82,7 @@ impl Event {
             Self::TranslationRefused => "translation_refused",
             Self::TranslationDisplaced => "translations_displaced",
             Self::LimitSpilled => "limit_spilled",
+            Self::BudgetSpent => "budget_spent",
         }
     }
 }

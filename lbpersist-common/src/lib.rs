@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod counter;
+pub mod flood;
 pub mod fragment;
 pub mod front;
 pub mod hash;

@@ -7,6 +7,7 @@
 use crate::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{ServerCounters, ServiceCounters},
+    flood::FloodLimits,
     fragment::{FragmentKey, FragmentWay},
     front::Front,
     layout::{Layout, Name, NameKey},
@@ -36,6 +37,7 @@ pod!(
     Entry,
     EntryKey,
     FragmentKey,
+    FloodLimits,
     FragmentWay,
     Front,
     Handshake,

@@ -13,7 +13,7 @@ use lbpersist_common::{
 };
 
 use crate::{
-    clock, count,
+    budget, clock, count,
     maps::{CONNECTIONS, HANDSHAKES},
     occupancy, persistence, record,
     select::{Bound, Room, Visit},
@@ -44,7 +44,7 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8, acknowledgement: u32) -> Resu
     } else if let Some(handshake) = handshake(&visit.connection) {
         if flags & flag::RST != 0 {
             let _ = HANDSHAKES.remove(&visit.connection);
-        } else if flags & flag::ACK != 0 && is_proven(visit, &handshake, acknowledgement) {
+        } else if flags & flag::ACK != 0 && may_open(visit, &handshake, acknowledgement, now) {
             finish(visit, &handshake, flags, now);
         }
         if let Some(decision) = follow(visit, handshake.binding) {
@@ -62,10 +62,13 @@ pub(crate) fn server(visit: &Visit<'_>, flags: u8, acknowledgement: u32) -> Resu
 }
 
 /// Whether the third packet of a handshake shows that its client has seen the server's answer, and so has the address it says.
-/// Where the server's answer takes another way, its word has to do.
+/// Where the server's answer takes another way, its word has to do, as long as there is a budget for such clients.
 #[inline(always)]
-fn is_proven(visit: &Visit<'_>, handshake: &Handshake, acknowledgement: u32) -> bool {
-    !matches!(visit.seen(), Seen::Client) || handshake.is_proven_by(acknowledgement)
+fn may_open(visit: &Visit<'_>, handshake: &Handshake, acknowledgement: u32, now: u64) -> bool {
+    match visit.seen() {
+        Seen::Client => handshake.is_proven_by(acknowledgement),
+        _ => budget::allows(&visit.connection.client, now),
+    }
 }
 
 /// Notes a server's segment that may open or close its connection.

@@ -14,6 +14,7 @@
 mod algorithm;
 mod answer;
 mod atomic;
+mod budget;
 mod choice;
 mod clock;
 mod connection;

@@ -11,6 +11,7 @@ use aya_ebpf::{
 use lbpersist_common::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
+    flood::{FloodLimits, Spent},
     fragment::{FragmentKey, FragmentWay},
     front::Front,
     layout::{Layout, Name, NameKey},
@@ -87,6 +88,18 @@ pub(crate) static LOOK: PerCpuArray<Look, 1> = PerCpuArray::new();
 /// A record on its way into a table. Written and read by whoever makes it.
 #[btf_map(name = "record")]
 pub(crate) static RECORD: PerCpuArray<Record, 1> = PerCpuArray::new();
+
+/// The budget of new keys. Written by the daemon; read when a client is new.
+#[btf_map(name = "flood_limits")]
+pub(crate) static FLOOD_LIMITS: Array<FloodLimits, 1> = Array::new();
+
+/// What is spent of it in all. Written when a client is new.
+#[btf_map(name = "spent")]
+pub(crate) static SPENT: Array<Spent, 1> = Array::new();
+
+/// What is spent of it by prefix. Written when a client is new.
+#[btf_map(name = "spent_by_prefix")]
+pub(crate) static SPENT_BY_PREFIX: LruHashMap<Address, Spent, 16_384> = LruHashMap::new();
 
 /// Open connections of servers by number. Written when connections open and close; put right by the daemon; read when a client
 /// is new.

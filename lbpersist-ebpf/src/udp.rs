@@ -5,7 +5,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use lbpersist_common::{connection::Connection, counter::Event, reason::Reason, server::Binding};
 
 use crate::{
-    clock, count,
+    budget, clock, count,
     maps::CONNECTIONS,
     occupancy, persistence, record,
     select::{Bound, Room, Visit},
@@ -31,6 +31,9 @@ pub(crate) fn server(visit: &Visit<'_>) -> Result<u32, Reason> {
             Bound::Refused => return Err(Reason::ServerDown),
             Bound::Gone => {}
         }
+    }
+    if !budget::allows(&visit.connection.client, now) {
+        return visit.slot.pick();
     }
     let binding = visit.new_binding()?;
     if visit.is_persistent() {

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::duration;
 use crate::model::{
-    Algorithm, Certificate, ClientIp, DataPathSettings, Forwarding, HealthMonitor, HealthRule,
-    HttpCheck, Method, Mode, Model, MonitorKind, NoServer, OnLimit, PersistenceProfile, Pool,
-    Scope, Server, ServerDown, ServerState, TlsCheck, TunnelSources, listen_text,
+    Algorithm, Certificate, ClientIp, DataPathSettings, FloodLimits, Forwarding, HealthMonitor,
+    HealthRule, HttpCheck, Method, Mode, Model, MonitorKind, NoServer, OnLimit, PersistenceProfile,
+    Pool, Scope, Server, ServerDown, ServerState, TlsCheck, TunnelSources, listen_text,
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
@@ -245,6 +245,12 @@ fn describe_settings(out: &mut String, model: &Model) {
         answer_echo,
     } = model.data_path;
     let sweep = duration::format(sweep_interval);
+    let FloodLimits { new_clients, new_clients_of_prefix, ipv4_prefix, ipv6_prefix } =
+        model.flood_limits;
+    let _ = writeln!(
+        out,
+        "new clients without proof: {new_clients} a second, {new_clients_of_prefix} of a prefix (/{ipv4_prefix}, IPv6 /{ipv6_prefix})"
+    );
     let idle = model.idle_limits;
     let [tcp, closing, handshake, udp] =
         [idle.tcp, idle.tcp_closing, idle.handshake, idle.udp].map(duration::format);

@@ -11,9 +11,9 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    Algorithm, Carried, DaemonSettings, DataPathSettings, HealthMonitor, HealthRule, IdleLimits,
-    Method, Mode, MonitorKind, NoServer, OnLimit, Ports, Protocol, ProxySettings, ServerDown,
-    ServerState, TunnelSources,
+    Algorithm, Carried, DaemonSettings, DataPathSettings, FloodLimits, HealthMonitor, HealthRule,
+    IdleLimits, Method, Mode, MonitorKind, NoServer, OnLimit, Ports, Protocol, ProxySettings,
+    ServerDown, ServerState, TunnelSources,
 };
 
 /// A configuration whose tables have been read one by one.
@@ -23,6 +23,7 @@ pub(super) struct Raw {
     pub(super) data_path: DataPathSettings,
     /// Where `ring_size` is written, if it is.
     pub(super) ring_size_line: Option<usize>,
+    pub(super) flood_limits: FloodLimits,
     pub(super) idle_limits: IdleLimits,
     pub(super) proxy: ProxySettings,
     pub(super) services: Vec<Declared<RawService>>,

@@ -14,8 +14,8 @@ use super::{
     words::quoted,
 };
 use crate::model::{
-    Algorithm, DaemonSettings, DataPathSettings, HealthRule, IdleLimits, NoServer, OnLimit,
-    Protocol, ProxySettings, ServerState, TunnelSources,
+    Algorithm, DaemonSettings, DataPathSettings, FloodLimits, HealthRule, IdleLimits, NoServer,
+    OnLimit, Protocol, ProxySettings, ServerState, TunnelSources,
 };
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -32,6 +32,7 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
             "interfaces",
             "daemon",
             "data_path",
+            "flood_limits",
             "idle_limits",
             "proxy",
             "virtual_service",
@@ -51,6 +52,10 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
         Some(found) => read_data_path(root.report, found),
         None => (DataPathSettings::default(), None),
     };
+    let flood_limits = match root.table("flood_limits") {
+        Some(found) => read_flood_limits(root.report, found),
+        None => FloodLimits::default(),
+    };
     let idle_limits = match root.table("idle_limits") {
         Some(found) => read_idle_limits(root.report, found),
         None => IdleLimits::default(),
@@ -64,6 +69,7 @@ pub(super) fn read(document: &TomlTable, report: &mut Report<'_>) -> Raw {
         daemon,
         data_path,
         ring_size_line,
+        flood_limits,
         idle_limits,
         proxy,
         services: read_each(&mut root, "virtual_service", read_service),
@@ -171,6 +177,27 @@ fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSetting
 
 fn is_prime(number: u32) -> bool {
     number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| !number.is_multiple_of(d))
+}
+
+fn read_flood_limits(report: &mut Report<'_>, found: Found<'_>) -> FloodLimits {
+    const FLOOD_LIMITS: Shape = Shape {
+        kind: "flood_limits",
+        label: "",
+        required: &[],
+        optional: &["new_clients", "new_clients_of_prefix", "ipv4_prefix", "ipv6_prefix"],
+        later: &[],
+    };
+    const MOST: u32 = 1_000_000_000;
+    let default = FloodLimits::default();
+    let mut table = Table::open(report, found, &FLOOD_LIMITS, "");
+    FloodLimits {
+        new_clients: table.integer("new_clients", 0..=MOST).or(default.new_clients),
+        new_clients_of_prefix: table
+            .integer("new_clients_of_prefix", 0..=MOST)
+            .or(default.new_clients_of_prefix),
+        ipv4_prefix: table.integer("ipv4_prefix", 0..=32).or(default.ipv4_prefix),
+        ipv6_prefix: table.integer("ipv6_prefix", 0..=128).or(default.ipv6_prefix),
+    }
 }
 
 fn read_idle_limits(report: &mut Report<'_>, found: Found<'_>) -> IdleLimits {

@@ -25,6 +25,7 @@ pub(super) fn resolve(raw: Raw) -> Model {
         interfaces: raw.interfaces.into_iter().map(|interface| interface.value).collect(),
         daemon: raw.daemon,
         data_path: raw.data_path,
+        flood_limits: raw.flood_limits,
         idle_limits: raw.idle_limits,
         proxy: raw.proxy,
         services: services.collect(),

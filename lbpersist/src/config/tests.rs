@@ -4,10 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Algorithm, Carried, ClientIp, DaemonSettings, DataPathSettings, Forwarding, HealthMonitor,
-    HealthRule, HttpSettings, IdleLimits, LinkSettings, Method, Mode, MonitorKind, NoServer,
-    OnLimit, PersistenceProfile, Pool, PortRange, Ports, Protocol, ProxyProtocol, ProxySettings,
-    Scope, Server, ServerDown, ServerState, TcpSettings, TunnelSources, VirtualService,
+    Algorithm, Carried, ClientIp, DaemonSettings, DataPathSettings, FloodLimits, Forwarding,
+    HealthMonitor, HealthRule, HttpSettings, IdleLimits, LinkSettings, Method, Mode, MonitorKind,
+    NoServer, OnLimit, PersistenceProfile, Pool, PortRange, Ports, Protocol, ProxyProtocol,
+    ProxySettings, Scope, Server, ServerDown, ServerState, TcpSettings, TunnelSources,
+    VirtualService,
 };
 
 const EXAMPLE: &str = include_str!("../../../docs/lbpersist.example.toml");
@@ -165,6 +166,7 @@ fn example() -> Model {
         interfaces: vec!["eth0".to_owned()],
         daemon: DaemonSettings::default(),
         data_path: DataPathSettings::default(),
+        flood_limits: FloodLimits::default(),
         idle_limits: IdleLimits::default(),
         proxy: ProxySettings { threads: Some(2), ..ProxySettings::default() },
         services: services.map(|service| (service.name.clone(), service)).into(),
@@ -272,7 +274,7 @@ ipv4_mask = 33
 name = "fast"
 "#;
     let expected = r#"1: interface `eth0` is there already (line 1)
-2: unknown field `colour`; known are `interfaces`, `daemon`, `data_path`, `idle_limits`, `proxy`, `virtual_service`, `pool`, `persistence_profile` and `health_monitor`
+2: unknown field `colour`; known are `interfaces`, `daemon`, `data_path`, `flood_limits`, `idle_limits`, `proxy`, `virtual_service`, `pool`, `persistence_profile` and `health_monitor`
 4: `ring_size` must be a prime, not 65536; the next one is 65537
 5: `sweep_interval` must be a duration from 100ms to 1m, not the number 5; write a unit, as in "5s"
 6: missing field `address` in virtual_service `web`
@@ -562,6 +564,7 @@ pools: 1
     new clients go by their hash (maglev)
     without a server clients are refused; open connections of a lost server are reset
     server 10.0.0.11:8080, weight 1
+new clients without proof: 16384 a second, 512 of a prefix (/24, IPv6 /56)
 pings to services: answered
 rings: 65537 slots
 tables: 1048576 entries, 1048576 connections, 65536 handshakes; swept every 1s

@@ -147,6 +147,9 @@ impl DataPath {
                 failing("servers", maps.servers.set(*number, server, 0))
             }
             Step::SetPool(number, pool) => self.set_pool(*number, pool, sides.get(number).copied()),
+            Step::SetFloodLimits(limits) => {
+                failing("flood_limits", maps.flood_limits.set(0, *limits, 0))
+            }
             Step::SetLimit(number, limit) => {
                 failing("server_limits", maps.server_limits.set(*number, limit, 0))
             }
@@ -401,6 +404,7 @@ fn note(actual: &mut Desired, step: &Step) {
         Step::SetServer(number, server) => drop(actual.servers.insert(number, server)),
         // Who is in the ring is noted with the whole, so a ring is looked at again after a failure.
         Step::SetPool(number, pool) => drop(actual.pools.insert(number, pool)),
+        Step::SetFloodLimits(limits) => actual.flood_limits = Some(limits),
         Step::SetLimit(number, limit) => drop(actual.limits.insert(number, limit)),
         Step::SetTurns(number, ref turns) => drop(actual.turns.insert(number, turns.clone())),
         Step::SetReverse(key, reverse) => drop(actual.reverse.insert(key, reverse)),

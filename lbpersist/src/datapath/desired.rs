@@ -8,6 +8,7 @@ use std::{
 use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use lbpersist_common::{
+    flood::FloodLimits,
     front::Front,
     layout::{Name, NameKey, feature, kind},
     net::{Address, Endpoint, FrameAddresses, Mac},
@@ -49,6 +50,8 @@ pub struct Desired {
     pub servers: BTreeMap<u32, Server>,
     /// `rings`: who is in them; what is in their slots follows from that.
     pub rings: BTreeMap<u32, Vec<Member>>,
+    /// `flood_limits`.
+    pub flood_limits: Option<FloodLimits>,
     /// `server_limits`, of the servers that have one.
     pub limits: BTreeMap<u32, u32>,
     /// `turns`, of the pools that need them.
@@ -106,6 +109,7 @@ impl Desired {
         }
         desired.fronts = super::front::fronts(facts.model, &desired.services);
         desired.spread_reverse_of_all_ports();
+        desired.flood_limits = Some(flood_limits(&facts.model.flood_limits));
         desired.add_network(facts.view);
         desired.leave_out_own_addresses(facts.view);
         Ok(desired)
@@ -409,6 +413,15 @@ fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64)
             Algorithm::RandomTwo => service::algorithm::RANDOM_TWO,
         },
         turns: 0,
+    }
+}
+
+fn flood_limits(limits: &model::FloodLimits) -> FloodLimits {
+    FloodLimits {
+        all: limits.new_clients,
+        of_prefix: limits.new_clients_of_prefix,
+        ipv4_mask: Address::ipv4_prefix_mask(limits.ipv4_prefix),
+        ipv6_mask: Address::prefix_mask(limits.ipv6_prefix),
     }
 }
 

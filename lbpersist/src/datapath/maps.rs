@@ -12,6 +12,7 @@ use aya::{
 use lbpersist_common::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
+    flood::FloodLimits,
     front::Front,
     layout::{self, Layout, Name, NameKey},
     net::{Address, Endpoint},
@@ -32,7 +33,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 33] = [
+pub const NAMES: [&str; 36] = [
     "layout",
     "names",
     "services",
@@ -48,6 +49,9 @@ pub const NAMES: [&str; 33] = [
     "record",
     "server_load",
     "server_limits",
+    "flood_limits",
+    "spent",
+    "spent_by_prefix",
     "entries",
     "connections",
     "handshakes",
@@ -139,6 +143,8 @@ pub struct Maps {
     pub turns: ArrayOfMaps<MapData, MapData>,
     /// Open connections of servers.
     pub server_load: Loads,
+    /// The budget of new keys.
+    pub flood_limits: Array<MapData, FloodLimits>,
     /// Limits of them, by server number.
     pub server_limits: Array<MapData, u32>,
     /// Client keys and their servers.
@@ -198,6 +204,7 @@ impl Maps {
             rings: open(pins, "rings")?,
             turns: open(pins, "turns")?,
             server_load: Loads::open(pins)?,
+            flood_limits: open(pins, "flood_limits")?,
             server_limits: open(pins, "server_limits")?,
             entries: Table::open(pins, "entries")?,
             connections: Table::open(pins, "connections")?,

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use lbpersist_common::{
+    flood::FloodLimits,
     front::Front,
     layout::{Name, NameKey},
     net::{Address, Endpoint},
@@ -27,6 +28,8 @@ pub enum Step {
     SetNeighbour(NeighbourKey, Neighbour),
     /// Write a server.
     SetServer(u32, Server),
+    /// Write the budget of new keys.
+    SetFloodLimits(FloodLimits),
     /// Write the limit of a server; 0 for none.
     SetLimit(u32, u32),
     /// Write a pool's turns.
@@ -75,6 +78,8 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     let (up, down): (Vec<_>, Vec<_>) =
         changed(&was.servers, &is.servers).partition(|(_, server)| state::serves(server.state));
     steps.extend(up.into_iter().map(|(k, v)| Step::SetServer(k, v)));
+    let flood_limits = is.flood_limits.filter(|_| was.flood_limits != is.flood_limits);
+    steps.extend(flood_limits.map(Step::SetFloodLimits));
     steps.extend(changed(&was.limits, &is.limits).map(|(k, v)| Step::SetLimit(k, v)));
     steps.extend(gone(&was.limits, &is.limits).map(|number| Step::SetLimit(number, 0)));
     let turns = is.turns.iter().filter(|(number, turns)| was.turns.get(number) != Some(turns));

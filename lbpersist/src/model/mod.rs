@@ -36,6 +36,8 @@ pub struct Model {
     pub daemon: DaemonSettings,
     /// Sizes of what lives in the kernel.
     pub data_path: DataPathSettings,
+    /// How many new clients are written down.
+    pub flood_limits: FloodLimits,
     /// How long things may be silent.
     pub idle_limits: IdleLimits,
     /// Settings of the proxy as a whole.
@@ -93,6 +95,26 @@ impl Default for DataPathSettings {
             sweep_interval: Duration::from_secs(1),
             answer_echo: true,
         }
+    }
+}
+
+/// How many clients that have not proven their address get a record in about a second. The others are served from the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloodLimits {
+    /// In all.
+    pub new_clients: u32,
+    /// Of one prefix.
+    pub new_clients_of_prefix: u32,
+    /// Bits that make an IPv4 prefix.
+    pub ipv4_prefix: u8,
+    /// Bits that make an IPv6 prefix.
+    pub ipv6_prefix: u8,
+}
+
+impl Default for FloodLimits {
+    fn default() -> Self {
+        // A table of a million entries lasts a minute.
+        Self { new_clients: 16_384, new_clients_of_prefix: 512, ipv4_prefix: 24, ipv6_prefix: 56 }
     }
 }
 
