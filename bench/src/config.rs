@@ -20,9 +20,11 @@ use lbpersist::{
     },
     network::View,
 };
-use serde::Serialize;
 
-use crate::{figures::Spread, report};
+use crate::{
+    figures::Spread,
+    report::{self, Record},
+};
 
 /// Options of the configuration suite.
 #[derive(clap::Args)]
@@ -43,19 +45,6 @@ pub(crate) struct Options {
 
 /// Servers of each pool.
 const SERVERS: u32 = 10;
-
-#[derive(Serialize)]
-struct Record {
-    suite: &'static str,
-    case: String,
-    clients: u64,
-    system: &'static str,
-    value: i64,
-    min: i64,
-    max: i64,
-    unit: &'static str,
-    runs: u32,
-}
 
 /// Measures every case and prints a line of each.
 pub(crate) fn measure(options: &Options) -> Result<()> {

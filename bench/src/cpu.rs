@@ -8,8 +8,8 @@ use std::io;
 
 use anyhow::{Context as _, Result};
 
-/// Stays on the last CPU this process may use, which interrupts meet less often than the first, and returns its number.
-pub(crate) fn pin_to_last() -> Result<usize> {
+/// The last CPU this thread may use, which interrupts meet less often than the first.
+pub(crate) fn last() -> Result<usize> {
     // SAFETY: a set of bits, for which all zeros are a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::cpu_set_t>();
@@ -20,12 +20,17 @@ pub(crate) fn pin_to_last() -> Result<usize> {
     let usable = libc::CPU_SETSIZE as usize;
     // SAFETY: the number is below the size of the set.
     let last = (0..usable).rev().find(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) });
-    let cpu = last.context("no CPU may be used")?;
-    // SAFETY: as above.
-    unsafe {
-        libc::CPU_ZERO(&mut set);
-        libc::CPU_SET(cpu, &mut set);
-    }
+    last.context("no CPU may be used")
+}
+
+/// Has this thread stay on the last CPU it may use, and returns its number.
+pub(crate) fn pin_to_last() -> Result<usize> {
+    let cpu = last()?;
+    // SAFETY: a set of bits, for which all zeros are a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::cpu_set_t>();
+    // SAFETY: the number is below the size of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the kernel reads `size` bytes of `set`.
     if unsafe { libc::sched_setaffinity(0, size, &raw const set) } != 0 {
         return Err(io::Error::last_os_error()).context("staying on one CPU");

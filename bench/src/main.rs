@@ -15,6 +15,7 @@ mod frame;
 mod measure;
 mod replay;
 mod report;
+mod veth;
 
 // The replaying program is told what to do by the same types.
 #[path = "../ebpf/src/plan.rs"]
@@ -32,6 +33,8 @@ struct Arguments {
 enum Suite {
     /// Nanoseconds per packet of the XDP program, beyond a program that only moves the packet's head.
     Packet(Packet),
+    /// Packets and connections per second between network namespaces, beside nftables.
+    Veth(veth::Options),
     /// Milliseconds that a configuration of many services takes from its text to the maps.
     Config(config::Options),
 }
@@ -59,6 +62,7 @@ struct Packet {
 fn main() -> ExitCode {
     let done = match Arguments::parse().suite {
         Suite::Packet(options) => packet(&options),
+        Suite::Veth(options) => veth::measure(&options),
         Suite::Config(options) => config::measure(&options),
     };
     match done {

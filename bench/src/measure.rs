@@ -378,7 +378,7 @@ fn plan(case: &Case, clients: u32) -> Plan {
 }
 
 /// A frame as [`Plan::frame`] holds it.
-fn words(frame: &[u8; FRAME]) -> [u64; 10] {
+pub(crate) fn words(frame: &[u8; FRAME]) -> [u64; 10] {
     let mut words = [0; 10];
     let (ethernet, rest) = frame.split_at(ETHERNET);
     for (word, bytes) in words.iter_mut().zip(ethernet.chunks(8).chain(rest.chunks(8))) {

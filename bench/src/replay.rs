@@ -1,11 +1,16 @@
 //! The replaying program, and how it is told what to do.
-#![expect(unsafe_code, reason = "the kernel is given the plan as it lies in memory")]
+#![expect(
+    unsafe_code,
+    reason = "the kernel is given the plan as it lies in memory, and an interface by name"
+)]
+
+use std::ffi::CString;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapData, PerCpuArray, PerCpuValues, ProgramArray},
-    programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp},
+    programs::{ProgramFd, TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 
@@ -20,6 +25,12 @@ static OBJECT: &[u8] =
 
 /// The program that restores the packet and jumps on.
 const REPLAY: &str = "replay";
+/// The program that sends live frames, and the one that counts them.
+const GENERATE: &str = "generate";
+const FAR_END: &str = "far_end";
+
+/// Live frames that are under way at a time: as many as a poll of the interface takes.
+const BATCH: u32 = 64;
 
 // SAFETY: a plain type without padding, as `bytemuck` has checked.
 unsafe impl aya::Pod for Plan {}
@@ -32,6 +43,7 @@ pub(crate) struct Replay {
     programs: ProgramArray<MapData>,
     plan: Array<MapData, Plan>,
     turn: PerCpuArray<MapData, Turn>,
+    arrived: PerCpuArray<MapData, u64>,
 }
 
 /// The programs to compare with.
@@ -63,14 +75,15 @@ impl Replay {
             .map_max_entries("clients", clients)
             .load(OBJECT)
             .context("loading the measuring programs")?;
-        for name in Floor::ALL.map(Floor::program).into_iter().chain([REPLAY]) {
+        for name in Floor::ALL.map(Floor::program).into_iter().chain([REPLAY, GENERATE, FAR_END]) {
             program(&mut ebpf, name)?.load().with_context(|| format!("loading `{name}`"))?;
         }
         let mut map = |name: &str| ebpf.take_map(name).with_context(|| format!("map `{name}`"));
         let programs = ProgramArray::try_from(map("programs")?)?;
         let plan = Array::try_from(map("plan")?)?;
         let turn = PerCpuArray::try_from(map("turn")?)?;
-        Ok(Self { ebpf, programs, plan, turn })
+        let arrived = PerCpuArray::try_from(map("arrived")?)?;
+        Ok(Self { ebpf, programs, plan, turn, arrived })
     }
 
     /// Has packets go to `program`.
@@ -114,6 +127,36 @@ impl Replay {
             result.return_value
         );
         i64::try_from(result.duration.as_nanos()).context("a test run took centuries")
+    }
+
+    /// Sends `packets` live frames out of an interface of this thread's namespace.
+    pub(crate) fn run_live(&mut self, interface: &str, packets: u32) -> Result<()> {
+        let name = CString::new(interface)?;
+        // SAFETY: reads a string that ends with a zero.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        ensure!(index != 0, "there is no interface {interface}");
+        let data = [0; FRAME];
+        // struct xdp_md of linux/bpf.h: data, data_end, data_meta, the interface, its queue, the interface to leave by.
+        let context = [0, FRAME as u32, 0, index, 0, 0].map(u32::to_ne_bytes).concat();
+        let options = TestRunOptions {
+            data_in: Some(&data),
+            ctx_in: Some(&context),
+            repeat: packets,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::default()
+        };
+        program(&mut self.ebpf, GENERATE)?.test_run(options).context("a run of live frames")?;
+        Ok(())
+    }
+
+    /// The program that counts live frames.
+    pub(crate) fn far_end(&mut self) -> Result<ProgramFd> {
+        Ok(program(&mut self.ebpf, FAR_END)?.fd()?.try_clone()?)
+    }
+
+    /// Live frames that it has counted.
+    pub(crate) fn arrived(&self) -> Result<u64> {
+        Ok(self.arrived.get(&0, 0)?.iter().sum())
     }
 
     /// Replays one packet and returns what comes out.

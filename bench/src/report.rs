@@ -46,23 +46,23 @@ pub(crate) fn row(figure: &Figure) -> Result<()> {
 
 /// A measurement as records hold it.
 #[derive(Serialize)]
-struct Record {
-    suite: &'static str,
-    case: &'static str,
-    clients: u64,
-    system: &'static str,
-    value: i64,
-    min: i64,
-    max: i64,
-    unit: &'static str,
-    runs: u32,
+pub(crate) struct Record {
+    pub(crate) suite: &'static str,
+    pub(crate) case: String,
+    pub(crate) clients: u64,
+    pub(crate) system: &'static str,
+    pub(crate) value: i64,
+    pub(crate) min: i64,
+    pub(crate) max: i64,
+    pub(crate) unit: &'static str,
+    pub(crate) runs: u32,
 }
 
 impl Record {
     fn new(figure: &Figure, system: System, spread: Spread) -> Self {
         Self {
             suite: "packet",
-            case: figure.case,
+            case: figure.case.to_owned(),
             clients: figure.clients,
             system: system.name(),
             value: spread.median,
@@ -87,14 +87,14 @@ pub(crate) fn json(path: &Path, figures: &[Figure]) -> Result<()> {
 }
 
 /// Writes records to a file.
-pub(crate) fn write(path: &Path, records: &[impl Serialize]) -> Result<()> {
+pub(crate) fn write(path: &Path, records: &[Record]) -> Result<()> {
     let mut text = serde_json::to_string_pretty(records).context("writing the records")?;
     text.push('\n');
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 /// The processor and kernel, for whoever compares tables.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors
         .lines()

@@ -4,6 +4,7 @@
 
 use std::{
     fs::{self, File},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -137,6 +138,23 @@ impl Namespace {
             sys::pass_everything(interface)
                 .with_context(|| format!("an XDP program for {interface} in {}", self.name()))
         })
+    }
+
+    /// Has an interface take packets by NAPI, so that XDP may send to it, and gives it no program.
+    pub fn receive_by_napi(&self, interface: &str) -> Result<()> {
+        self.run(|| {
+            for switch in [Switch::Off, Switch::On] {
+                sys::set_offload(interface, Offload::GenericReceive, switch)
+                    .with_context(|| format!("receive offload {switch:?} for {interface}"))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Puts an XDP program in the place of whatever the interface has, for as long as there is the interface.
+    pub fn attach_xdp(&self, interface: &str, program: BorrowedFd<'_>) -> Result<()> {
+        self.run(|| sys::attach_program(interface, program))
+            .with_context(|| format!("an XDP program for {interface} in {}", self.name()))
     }
 
     /// Whether no IPv6 address is tentative any more.

@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     net::UdpSocket,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
 };
 
 /// A signal for a process of ours.
@@ -129,7 +129,12 @@ pub(crate) fn pass_everything(interface: &str) -> io::Result<()> {
         rest,
     };
     let program = bpf(PROGRAM_LOAD, &mut program)?;
-    attach_native(interface_index(interface)?, &program)
+    attach_program(interface, program.as_fd())
+}
+
+/// Attaches an XDP program to an interface of the calling thread's namespace, in the place of the one it has.
+pub(crate) fn attach_program(interface: &str, program: BorrowedFd<'_>) -> io::Result<()> {
+    attach_native(interface_index(interface)?, program)
 }
 
 /// A socket for pings to that family of addresses, whose numbers and checksums the kernel writes. It works like one for UDP.
@@ -150,7 +155,7 @@ pub(crate) fn ping_socket(is_ipv4: bool) -> io::Result<UdpSocket> {
 }
 
 /// Attaches by netlink: a link would end with its descriptor.
-fn attach_native(interface: i32, program: &OwnedFd) -> io::Result<()> {
+fn attach_native(interface: i32, program: BorrowedFd<'_>) -> io::Result<()> {
     const SET_LINK: u16 = 19;
     const REQUEST_AND_ACK: u16 = 1 | 4;
     const XDP_NESTED: u16 = 43 | 1 << 15;

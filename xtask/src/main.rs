@@ -40,6 +40,7 @@ Examples:
   cargo xtask fuzz headers --seconds 60  random frames for the parser of the XDP programs
   cargo xtask campaign change            a thousand clients, and everything changes under them
   cargo xtask bench packet               nanoseconds per packet, case by case
+  cargo xtask bench veth                 packets and connections per second beside nftables
   cargo xtask bench config               how long a thousand services take to be applied
 
 Environment:
@@ -102,6 +103,12 @@ enum Suite {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         options: Vec<OsString>,
     },
+    /// Packets and connections per second between network namespaces, beside nftables; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Veth {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        options: Vec<OsString>,
+    },
     /// Milliseconds that a configuration of many services takes; `--help` tells the options.
     #[command(disable_help_flag = true)]
     Config {
@@ -151,6 +158,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
             run::lab(&[&["campaign".into(), "change".into()], &options[..]].concat())
         }
         Command::Bench { suite: Suite::Packet { options } } => run::bench("packet", &options),
+        Command::Bench { suite: Suite::Veth { options } } => run::bench("veth", &options),
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Setup => run::setup(),

@@ -20,6 +20,12 @@ pub(crate) const LAB: [Program; 4] = [
     Program { name: "bpftool", package: "bpftool", purpose: "shows the maps" },
 ];
 
+/// What the measurement between namespaces calls.
+pub(crate) const VETH: [Program; 2] = [
+    Program { name: "ip", package: "iproute2", purpose: "makes network namespaces" },
+    Program { name: "nft", package: "nftables", purpose: "is what lbpersist is compared with" },
+];
+
 /// Debian's compiler for the BPF target, its cargo, and the sources of `core`.
 pub(crate) const BPF_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 

@@ -28,7 +28,12 @@ impl Provision {
 
     /// The programs that the lab and the topology tests call.
     pub(crate) fn lab_programs(&self) -> Result<()> {
-        let absent = needs::absent(&needs::LAB, host::has_program);
+        self.programs(&needs::LAB)
+    }
+
+    /// Those programs.
+    pub(crate) fn programs(&self, wanted: &[Program]) -> Result<()> {
+        let absent = needs::absent(wanted, host::has_program);
         if absent.is_empty() {
             return Ok(());
         }

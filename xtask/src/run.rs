@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::host::{self, Profile};
+use crate::needs;
 use crate::provision::Provision;
 
 /// Builds the daemon and says where it is.
@@ -51,9 +52,16 @@ pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
 
 /// Builds the benchmark, optimized, runs a suite of it and ends with its exit code.
 pub(crate) fn bench(suite: &str, options: &[OsString]) -> Result<ExitCode> {
-    Provision::new().bpf_toolchain()?;
-    let package = ["--release", "--package", "lbpersist-bench"];
-    host::succeed(host::cargo()?.arg("build").args(package))?;
+    let provision = Provision::new();
+    provision.bpf_toolchain()?;
+    let mut build = host::cargo()?;
+    build.args(["build", "--release", "--bins", "--package", "lbpersist-bench"]);
+    if suite == "veth" {
+        // It starts the daemon.
+        provision.programs(&needs::VETH)?;
+        build.args(["--package", "lbpersist"]);
+    }
+    host::succeed(&mut build)?;
     let mut bench = Command::new(host::binaries(Profile::Release)?.join("lbpersist-bench"));
     handed_over(bench.arg(suite).args(options))
 }

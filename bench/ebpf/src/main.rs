@@ -1,4 +1,4 @@
-//! Programs that measure the packet path: entry points only. None is ever attached.
+//! Programs that measure the packet path: entry points only. All but `far_end` are never attached.
 //!
 //! The kernel's test run repeats a program on one packet and does not put the packet back in between. `replay` does, and
 //! then jumps to the program that is to be measured. The others are what that one is compared with.
@@ -8,6 +8,7 @@
 #![feature(asm_experimental_arch)]
 
 mod floor;
+mod live;
 mod plan;
 mod replay;
 
@@ -43,6 +44,21 @@ pub(crate) fn look_up(context: XdpContext) -> u32 {
 #[xdp(frags)]
 pub(crate) fn put(context: XdpContext) -> u32 {
     floor::put(&context)
+}
+
+/// Makes its packet the next client's and sends it out of the interface that the run names: a live frame.
+#[xdp(frags)]
+pub(crate) fn generate(context: XdpContext) -> u32 {
+    match replay::fresh(&context) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Counts live frames and drops them; passes what else there is. Attached where they arrive.
+#[xdp(frags)]
+pub(crate) fn far_end(context: XdpContext) -> u32 {
+    live::arrive(&context)
 }
 
 #[panic_handler]

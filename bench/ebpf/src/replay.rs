@@ -37,6 +37,52 @@ pub(crate) fn next(context: &XdpContext) {
     }
 }
 
+/// Writes the next packet, IPv4 and TCP and right in all its checksums, into a buffer that may hold anything.
+#[inline(always)]
+pub(crate) fn fresh(context: &XdpContext) -> Option<()> {
+    let (Some(plan), Some(turn)) = (PLAN.get(0), TURN.get_ptr_mut(0)) else { return None };
+    // SAFETY: this CPU's own record, and test runs on one CPU run one after the other.
+    let turn = unsafe { &mut *turn };
+    write(context, plan, turn)?;
+    correct_tcp_checksum(context, plan)?;
+    advance(plan, turn);
+    Some(())
+}
+
+/// Puts the checksum over the packet right, of which address, port and flags are no longer those of the first client.
+#[inline(always)]
+fn correct_tcp_checksum(context: &XdpContext, plan: &Plan) -> Option<()> {
+    const CHECKSUM: u16 = ETHERNET as u16 + 20 + 16;
+    let address = place(context, plan.address_at, 4)? as *const [u8; 4];
+    let port = place(context, plan.port_at, 2)? as *const u16;
+    // The length of the header is the byte before the flags.
+    let flags = place(context, plan.flags_at.wrapping_sub(1), 2)? as *const [u8; 2];
+    let checksum = place(context, CHECKSUM, 2)? as *mut u16;
+    // SAFETY: all four lie inside the packet, at even addresses, and any bits are a value.
+    let (address, port, flags, before) =
+        unsafe { (u32::from_ne_bytes(*address), *port, *flags, *checksum) };
+    let flags_before = u16::from_ne_bytes([flags[0], plan.flags[0]]);
+    let sum = u64::from(!before)
+        + u64::from(!plan.first_address.to_be())
+        + u64::from(address)
+        + u64::from(!plan.first_port.to_be())
+        + u64::from(port)
+        + u64::from(!flags_before)
+        + u64::from(u16::from_ne_bytes(flags));
+    // SAFETY: as above.
+    unsafe { *checksum = !folded(sum) };
+    Some(())
+}
+
+/// A sum of 16-bit and 32-bit words, with its carries added in.
+#[inline(always)]
+fn folded(sum: u64) -> u16 {
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
 /// Undoes what the last program did to the beginning of the packet.
 #[inline(always)]
 fn restore_head(context: &XdpContext) -> Option<()> {
@@ -98,11 +144,8 @@ fn correct_checksum(context: &XdpContext, was: u32, is: u32) -> Option<()> {
     let checksum = place(context, CHECKSUM, 2)? as *mut u16;
     // SAFETY: two bytes inside the packet, at an even address.
     let sum = unsafe { u64::from(!*checksum) } + u64::from(!was) + u64::from(is);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
     // SAFETY: as above.
-    unsafe { *checksum = !(sum as u16) };
+    unsafe { *checksum = !folded(sum) };
     Some(())
 }
 
