@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use lbpersist_common::net::{TCP, UDP};
+use lbpersist_common::{
+    net::{TCP, UDP},
+    tcp::flag,
+};
 
 use crate::plan::{ETHERNET, FRAME};
 
@@ -127,6 +130,8 @@ pub(crate) fn build(headers: &Headers) -> [u8; FRAME] {
     if headers.protocol == TCP {
         frame[at.transport + 12] = (TCP_HEADER as u8 / 4) << 4;
         frame[at.flags()] = headers.flags;
+        // Everybody begins with a sequence number of zero.
+        frame[at.transport + 11] = u8::from(headers.flags & flag::ACK != 0);
     } else {
         frame[at.transport + 4..][..2].copy_from_slice(&payload.to_be_bytes());
     }

@@ -34,6 +34,8 @@ const TX: u32 = 3;
 const EVER_NEW_CLIENTS: u32 = 1 << 26;
 /// The tables of a case that fills them.
 const FULL_TABLES: u32 = 1 << 20;
+/// Handshakes that are under way at a time.
+const HANDSHAKES: u32 = 10_000;
 /// The smallest tables of the others.
 const SMALLEST_TABLES: u32 = 1 << 16;
 
@@ -157,8 +159,20 @@ impl<'case> Measurement<'case> {
 
     /// Has every client open the connection that is replayed afterwards.
     fn connect(&mut self) -> Result<()> {
-        let shape = Case { packets: Packets::SynThenAck, ..*self.case };
-        self.send_all(plan(&shape, self.clients), self.clients * 2)?;
+        let steps = match self.case.door.way() {
+            // The server's answer goes another way.
+            Way::Direct | Way::Tunnel(_) => &[Packets::Syns, Packets::Established][..],
+            Way::Nat => &[Packets::Syns, Packets::Accepts, Packets::Established],
+        };
+        let mut first = 0;
+        while first < self.clients {
+            // No more at a time than there is room for handshakes.
+            let count = HANDSHAKES.min(self.clients - first);
+            for &packets in steps {
+                self.send(packets, first, count)?;
+            }
+            first += count;
+        }
         let connections = self.balancer.connections()?;
         let expected = self.clients as usize;
         ensure!(connections == expected, "{connections} of {expected} connections are known");
@@ -173,15 +187,37 @@ impl<'case> Measurement<'case> {
         Ok(())
     }
 
+    /// Replays one packet of each of some clients, the SYN of the connection that the case's own packets belong to, an answer or
+    /// the third one.
+    fn send(&mut self, packets: Packets, first: u32, count: u32) -> Result<()> {
+        let reason = match packets {
+            Packets::Accepts => Reason::Returned,
+            _ => Reason::Forwarded,
+        };
+        let shape = Case { packets, ..*self.case };
+        let plan = Plan { step: 1, ..plan(&shape, self.clients) };
+        self.send_and_count(&plan, first, count, reason)
+    }
+
     /// Replays `packets` of a plan through the program, client by client.
     fn send_all(&mut self, plan: Plan, packets: u32) -> Result<()> {
+        self.send_and_count(&Plan { step: 1, ..plan }, 0, packets, Reason::Forwarded)
+    }
+
+    fn send_and_count(
+        &mut self,
+        plan: &Plan,
+        first: u32,
+        packets: u32,
+        reason: Reason,
+    ) -> Result<()> {
         let program = self.balancer.program()?;
         self.replay.jump_to(&program)?;
-        self.replay.set_plan(&Plan { step: 1, ..plan }, 0)?;
+        self.replay.set_plan(plan, first)?;
         let before = self.balancer.counts()?;
         self.replay.run(packets, TX)?;
-        let forwarded = self.balancer.counts()?.since(&before).reasons[Reason::Forwarded as usize];
-        ensure!(forwarded == u64::from(packets), "{forwarded} of {packets} were forwarded");
+        let counted = self.balancer.counts()?.since(&before).reasons[reason as usize];
+        ensure!(counted == u64::from(packets), "{counted} of {packets} were {}", reason.name());
         Ok(())
     }
 
@@ -334,12 +370,13 @@ fn headers(case: &Case) -> Headers {
     };
     let client = End { address, port: first_port(case) };
     let (from, to) = match case.packets {
-        Packets::Answers => (case.door.server(1), client),
+        Packets::Answers | Packets::Accepts => (case.door.server(1), client),
         Packets::Elsewhere => (client, End { address: [203, 0, 113, 9].into(), port: 443 }),
         _ => (client, case.door.service()),
     };
     let flags = match case.packets {
         Packets::Syns | Packets::NewPorts | Packets::SynThenAck => flag::SYN,
+        Packets::Accepts => flag::SYN | flag::ACK,
         Packets::Established | Packets::Answers | Packets::Elsewhere => flag::ACK,
     };
     Headers { from, to, protocol: case.door.protocol(), flags }
@@ -350,7 +387,7 @@ fn plan(case: &Case, clients: u32) -> Plan {
     let headers = headers(case);
     let at = Offsets::of(headers.to.address);
     let (address_at, port_at) = match case.packets {
-        Packets::Answers => (at.destination_tail(), at.destination_port()),
+        Packets::Answers | Packets::Accepts => (at.destination_tail(), at.destination_port()),
         _ => (at.source_tail(), at.source_port()),
     };
     let ever_new = clients == EVER_NEW;

@@ -74,11 +74,14 @@ impl Record {
     }
 }
 
-/// Writes the figures as an array of records, each of the program's beside its floor.
+/// Writes the figures as an array of records, each of the program's beside its floor. What it takes beyond an empty loop is a suite of
+/// its own.
 pub(crate) fn json(path: &Path, figures: &[Figure]) -> Result<()> {
     let mut records = Vec::new();
     for figure in figures {
         records.push(Record::new(figure, figure.system, figure.beyond));
+        let beyond_empty = Record::new(figure, figure.system, figure.beyond_empty);
+        records.push(Record { suite: "packet-beyond-empty", ..beyond_empty });
         if figure.system == System::Lbpersist {
             records.push(Record::new(figure, System::Floor, figure.floor));
         }

@@ -5,26 +5,26 @@ use aya_ebpf::{
     bindings::xdp_action, btf_maps::PerCpuArray, macros::btf_map, programs::XdpContext,
 };
 
-use crate::plan::FRAME;
+use crate::plan::{ETHERNET, FRAME};
 
 /// One record: live frames that arrived. Written by this program, read by the host.
 #[btf_map(name = "arrived")]
 static ARRIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// Where the type of an untagged frame stands, and that of IPv4 as it lies in memory.
+/// The type of an untagged IPv4 packet, its first two bytes, and its length, from this offset on, as they lie in memory.
 const TYPE_AT: usize = 12;
-const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV4: [[u8; 2]; 3] = [[0x08, 0x00], [0x45, 0], [0, (FRAME - ETHERNET) as u8]];
 
 #[inline(always)]
 pub(crate) fn arrive(context: &XdpContext) -> u32 {
     let start = context.data();
-    // Nothing else on these wires is an IPv4 packet of that very length.
-    if start + FRAME != context.data_end() || start + TYPE_AT + 2 > context.data_end() {
+    if start + FRAME > context.data_end() {
         return xdp_action::XDP_PASS;
     }
-    // SAFETY: the two bytes lie inside the packet, as was just compared.
-    let ether_type = unsafe { *((start + TYPE_AT) as *const [u8; 2]) };
-    if ether_type != IPV4 {
+    // SAFETY: the six bytes lie inside the packet, at an even address.
+    let begins = unsafe { *((start + TYPE_AT) as *const [[u8; 2]; 3]) };
+    // Nothing else on these wires is an IPv4 packet of that very length.
+    if begins != IPV4 {
         return xdp_action::XDP_PASS;
     }
     if let Some(arrived) = ARRIVED.get_ptr_mut(0) {

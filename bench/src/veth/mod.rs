@@ -72,7 +72,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
             }
         }
         for site in sites.iter().filter(|site| site.system != System::Floor) {
-            let sent = site.connections(round, connections)?;
+            let sent = site.connections(round, connections).with_context(|| site.system.name())?;
             Row::note(&mut rows, "connections", site::ADDRESSES.into(), site.system, sent);
         }
     }
