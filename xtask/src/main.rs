@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod checks;
+mod dist;
 mod fuzz;
 mod host;
 mod needs;
@@ -39,6 +40,7 @@ Examples:
   cargo xtask test --filter persistence  only the tests with that in their name
   cargo xtask fuzz headers --seconds 60  random frames for the parser of the XDP programs
   cargo xtask campaign change            a thousand clients, and everything changes under them
+  cargo xtask dist                       a Debian package, in target/release/dist
   cargo xtask bench packet               nanoseconds per packet, case by case
   cargo xtask bench veth                 packets and connections per second beside nftables
   cargo xtask bench config               how long a thousand services take to be applied
@@ -91,6 +93,8 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u32,
     },
+    /// A Debian package of the optimized daemon.
+    Dist,
     /// Installs what is missing, for all commands.
     Setup,
 }
@@ -161,6 +165,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Bench { suite: Suite::Veth { options } } => run::bench("veth", &options),
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Command::Dist => dist::package(),
         Command::Setup => run::setup(),
     }
 }
