@@ -26,6 +26,15 @@ impl Family {
         }
     }
 
+    /// The balancer's address towards the first server, which is its address under masquerade in tests that use that. The other
+    /// servers reach it through their own balancer's address.
+    pub const fn masquerade_address(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::new(10, 2, 0, 1)),
+            Self::V6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 1)),
+        }
+    }
+
     /// The virtual service on a port.
     pub const fn service(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.service_address(), port)

@@ -15,7 +15,7 @@ use tokio::{
     time,
 };
 
-use crate::namespace::Namespace;
+use crate::{addresses::Family, namespace::Namespace};
 
 /// How long a question may take. A lost SYN is sent again after a second, and once more two seconds later.
 pub const TIMEOUT: Duration = Duration::from_secs(4);
@@ -175,11 +175,13 @@ pub(crate) fn request(to: SocketAddr, connection: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: {to}\r\nConnection: {connection}\r\n\r\n")
 }
 
-/// Reads an answer, which must tell this client as the peer: every forwarding of today leaves the source alone.
+/// Reads an answer, which must tell this client as the peer, or the balancer by the address it has under masquerade: every other
+/// forwarding leaves the source alone.
 pub(crate) fn parse(body: &str, local: SocketAddr) -> io::Result<Answer> {
     let (server, peer) = body.trim_end().split_once(' ').ok_or_else(|| invalid(body))?;
-    let peer = peer.parse().map_err(|_| invalid(body))?;
-    if peer != local {
+    let peer: SocketAddr = peer.parse().map_err(|_| invalid(body))?;
+    let own = Family::BOTH.map(Family::masquerade_address);
+    if peer != local && !own.contains(&peer.ip()) {
         return Err(invalid(&format!("the server saw {peer}, but the client is {local}")));
     }
     Ok(Answer { server: server.to_owned(), peer })

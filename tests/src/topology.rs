@@ -275,6 +275,22 @@ impl Host {
         Listen { addresses, tcp: tcp.to_vec(), udp: udp.to_vec() }
     }
 
+    /// Takes its way to everybody away, except to these addresses of the balancer and to its own subnet.
+    pub fn knows_only(&self, addresses: &[IpAddr]) -> Result<()> {
+        let mut lines = String::new();
+        for (family, everything) in [(Family::V4, "0.0.0.0/0"), (Family::V6, "::/0")] {
+            let gateway = self.subnet().host(family, 1);
+            // Writing to a string cannot fail.
+            let _ = writeln!(lines, "route del {everything} via {gateway}");
+            for address in addresses {
+                if address.is_ipv4() == gateway.is_ipv4() && *address != gateway {
+                    let _ = writeln!(lines, "route add {address} via {gateway}");
+                }
+            }
+        }
+        self.namespace.ip(&lines)
+    }
+
     /// Starts its server.
     pub fn start(&self, tcp: &[u16], udp: &[u16]) -> Result<Server> {
         Server::start(&self.name(), &self.namespace, self.listen(tcp, udp))

@@ -1,6 +1,6 @@
 //! Servers that hold the service's address and answer clients themselves: forwarding `direct` and `tunnel`.
 
-use std::{fmt::Write as _, process::Command};
+use std::{fmt::Write as _, net::IpAddr, process::Command};
 
 use lbpersist_tests::{
     balancer::{self, Balancer},
@@ -14,7 +14,7 @@ use lbpersist_tests::{
 };
 
 const PORT: u16 = SERVER_PORTS[0];
-const TUNNEL: &str = "forwarding = \"tunnel\"
+pub(super) const TUNNEL: &str = "forwarding = \"tunnel\"
 tunnel_source_ipv4 = \"10.2.0.1\"
 tunnel_source_ipv6 = \"fd00:2::1\"";
 
@@ -80,7 +80,7 @@ fn a_client_learns_how_much_fits_through_the_tunnel() {
 fn start(forwarding: &str, four: Family, six: Family) -> Scenario {
     let topology = Topology::new(Wiring::OneArm, 1, 3).unwrap();
     for host in &topology.servers {
-        hold_service_addresses(host);
+        hold(host, &Family::BOTH.map(Family::service_address));
     }
     let servers = topology.servers.iter().map(serve_the_service).collect();
     let pool =
@@ -98,13 +98,13 @@ fn start(forwarding: &str, four: Family, six: Family) -> Scenario {
     lab
 }
 
-/// The service's addresses on loopback, kept quiet about, and the way to the client past the balancer.
-fn hold_service_addresses(host: &Host) {
+/// Addresses of services on loopback, kept quiet about, and the way to the client past the balancer.
+pub(super) fn hold(host: &Host, addresses: &[IpAddr]) {
     host.namespace.sysctl("ipv4/conf/all/arp_ignore", "1").unwrap();
     host.namespace.sysctl("ipv4/conf/all/arp_announce", "2").unwrap();
     let mut lines = String::new();
-    for (family, length) in [(Family::V4, 32), (Family::V6, 128)] {
-        let _ = writeln!(lines, "address add {}/{length} dev lo", family.service_address());
+    for address in addresses {
+        let _ = writeln!(lines, "address add {address} dev lo");
     }
     lines.push_str("route add 10.1.0.0/24 dev eth0\nroute add fd00:1::/64 dev eth0\n");
     lines.push_str("route add 10.64.0.0/12 via 10.1.0.2 dev eth0 onlink\n");
@@ -150,11 +150,11 @@ fn verdict(lab: &Scenario, name: &str) -> u64 {
 }
 
 /// The far end of the tunnel on every server; removed when this is dropped.
-fn far_ends(topology: &Topology) -> Vec<FarEnd> {
+pub(super) fn far_ends(topology: &Topology) -> Vec<FarEnd> {
     topology.servers.iter().map(FarEnd::start).collect()
 }
 
-struct FarEnd {
+pub(super) struct FarEnd {
     host: Host,
     pins: String,
 }
