@@ -261,7 +261,7 @@ fn describe_settings(out: &mut String, model: &Model) {
         out,
         "tables: {entry_table} entries, {connection_table} connections, {handshake_table} handshakes; swept every {sweep}"
     );
-    if masquerades(model) {
+    if model.masquerades() {
         let _ = writeln!(
             out,
             "masquerade: {translation_table} translations, by ports {masquerade_ports} towards servers"
@@ -281,17 +281,13 @@ fn kernel_memory(model: &Model) -> u64 {
     u64::from(settings.entry_table) * ENTRY_BYTES
         + u64::from(settings.connection_table) * CONNECTION_BYTES
         + u64::from(settings.handshake_table) * (HANDSHAKE_BYTES + TRANSLATION_BYTES)
-        + if masquerades(model) {
+        + if model.masquerades() {
             // Memory is taken as they come.
             u64::from(settings.translation_table) * TRANSLATION_BYTES
         } else {
             0
         }
         + rings
-}
-
-fn masquerades(model: &Model) -> bool {
-    model.pools.values().any(|pool| matches!(pool.forwarding, Forwarding::Masquerade(_)))
 }
 
 fn mebibytes(bytes: u64) -> String {

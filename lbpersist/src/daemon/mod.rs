@@ -37,6 +37,7 @@ use crate::{
     datapath::{
         self, DataPath,
         desired::{Desired, Facts, ServerKey},
+        local_ports,
         maps::PinDirectory,
         object,
         sweep::{Progress, Sweep},
@@ -193,6 +194,9 @@ impl Daemon {
         let listener = Listener::start(&places.socket, request)?;
         let data_path = DataPath::open(pins, &model.data_path)?;
         for warning in object::size_differences(&data_path.maps, &model.data_path)? {
+            tracing::warn!("{warning}");
+        }
+        if let Some(warning) = local_ports::warning(&model, &data_path.maps)? {
             tracing::warn!("{warning}");
         }
         adopt_by_hand(&mut model, &data_path);

@@ -27,6 +27,7 @@ use crate::{
         describe::describe,
         desired::{Desired, Facts, ServerKey},
         identity::Identities,
+        local_ports,
         maps::{Maps, PinDirectory},
         object,
         plan::plan,
@@ -262,7 +263,11 @@ impl Known {
             return Err(Outcome::refused(error.to_string()));
         }
         let mut warnings = Maps::open(&self.pins)
-            .and_then(|maps| object::size_differences(&maps, &model.data_path))
+            .and_then(|maps| {
+                let mut warnings = object::size_differences(&maps, &model.data_path)?;
+                warnings.extend(local_ports::warning(&model, &maps)?);
+                Ok(warnings)
+            })
             .map_err(|error| Outcome::failed(error.to_string()))?;
         if model.daemon != self.model.daemon {
             warnings.push("what `[daemon]` says holds from the next start".to_owned());

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod left;
 mod listed;
 pub mod load;
+pub mod local_ports;
 pub mod maps;
 pub mod moves;
 pub mod object;

@@ -76,9 +76,9 @@ impl PortRange {
         self.last.saturating_sub(self.first).saturating_add(1)
     }
 
-    /// Whether a port is in both.
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.first <= other.last && other.first <= self.last
+    /// Whether a port is one of them.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
     }
 }
 

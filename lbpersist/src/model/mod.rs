@@ -48,6 +48,13 @@ pub struct Model {
     pub pools: BTreeMap<String, Pool>,
 }
 
+impl Model {
+    /// Whether servers of any pool see clients at addresses of this machine.
+    pub fn masquerades(&self) -> bool {
+        self.pools.values().any(|pool| matches!(pool.forwarding, Forwarding::Masquerade(_)))
+    }
+}
+
 /// What the daemon needs for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonSettings {
