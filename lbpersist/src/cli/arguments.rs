@@ -33,6 +33,7 @@ Examples:
   lbpersist check --config /etc/lbpersist.toml
   lbpersist run --config /etc/lbpersist.toml --interface eth0
   lbpersist status
+  lbpersist explain --virtual-service web --client 203.0.113.7:40001
   lbpersist server drain web 10.0.0.11 --wait --deadline 2h
   lbpersist persistence list --client 203.0.113.0/24 -o json
   lbpersist persistence flush --virtual-service web --server 10.0.0.11
@@ -135,6 +136,14 @@ pub enum Command {
     },
     /// Show interfaces, services, pools, servers, counters, and what a running daemon's monitors say
     Status,
+    /// Say which server a client meets and why, and why not the others
+    ///
+    /// Follows the program's rules on the pinned maps and changes nothing; needs no daemon. With the client's port it also says what
+    /// is known of that connection.
+    #[command(
+        after_help = "Examples:\n  lbpersist explain --virtual-service web --client 203.0.113.7\n  lbpersist explain --virtual-service web --client 203.0.113.7:40001 -o json\n  lbpersist explain --virtual-service all --client 203.0.113.7 --destination 198.51.100.9:443"
+    )]
+    Explain(Explain),
     /// Look at servers, take them out gently or at once, and put them back; asks the running daemon
     #[command(subcommand)]
     Server(Server),
@@ -160,6 +169,20 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+/// A client at the door of a service.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The service
+    #[arg(long, value_name = "NAME")]
+    pub virtual_service: String,
+    /// The client; without a port, a connection from one that nothing is known of
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_server)]
+    pub client: (IpAddr, Option<u16>),
+    /// What the client comes for, if the service is on a prefix or on all ports
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_server)]
+    pub destination: Option<(IpAddr, Option<u16>)>,
 }
 
 /// What to do with monitors.

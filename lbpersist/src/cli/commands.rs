@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
-    generate, monitor, proxied, server, text,
+    explain, generate, monitor, proxied, server, text,
 };
 use crate::{
     clock, config, control,
@@ -75,6 +75,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
         Command::Decapsulate { interfaces, from } => decapsulate(&interfaces, &from, &pins),
         Command::Status => status(&pins, &socket, output),
+        Command::Explain(asked) => explain::execute(asked, &pins, output),
         Command::Apply { file, dry_run, save } => {
             apply::file(&socket, &file, dry_run, save, output)
         }

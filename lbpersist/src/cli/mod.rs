@@ -3,6 +3,7 @@
 mod apply;
 pub mod arguments;
 mod commands;
+mod explain;
 mod generate;
 mod log;
 mod monitor;

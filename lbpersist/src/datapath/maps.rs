@@ -260,6 +260,15 @@ impl<K: Pod, V: Pod> Table<K, V> {
         all(&self.raw, self.name)
     }
 
+    /// The record of a key, which does not count as a use of it.
+    pub fn find(&self, key: &K) -> Result<Option<V>, Error> {
+        match self.map.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(Error::map(self.name, error)),
+        }
+    }
+
     /// Removes a record, and says whether it was there.
     pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
         match self.map.remove(key) {

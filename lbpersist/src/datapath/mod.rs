@@ -11,6 +11,7 @@ pub mod decapsulate;
 pub mod describe;
 pub mod desired;
 pub mod error;
+pub mod explain;
 mod front;
 pub mod identity;
 pub mod left;

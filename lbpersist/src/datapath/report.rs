@@ -223,6 +223,13 @@ impl Reader {
         self.maps.servers.get(&number, 0).map_err(|error| Error::map("servers", error))
     }
 
+    /// The numbers of a pool's servers.
+    pub(super) fn servers_of(&self, pool: u32) -> Result<Vec<u32>, Error> {
+        let servers = maps::scan::<u32, Server>(&self.pins, "servers")?.into_iter();
+        let own = servers.filter(|(_, one)| one.state != state::ABSENT && one.pool == pool);
+        Ok(own.map(|(number, _)| number).collect())
+    }
+
     /// The pools by number.
     pub(super) fn pools(&self) -> &BTreeMap<u32, Pool> {
         &self.pools
@@ -411,7 +418,8 @@ impl Reader {
         Ok(counts)
     }
 
-    fn name(&self, kind: u32, number: u32) -> String {
+    /// The name of a service by its counters' place, or of a pool by its number.
+    pub(super) fn name(&self, kind: u32, number: u32) -> String {
         self.names
             .get(&NameKey { kind, number })
             .map_or_else(|| format!("#{number}"), |name| name.as_str().to_owned())
@@ -432,7 +440,8 @@ fn as_text<S: serde::Serializer>(addresses: &IpNet, serializer: S) -> Result<S::
     serializer.serialize_str(&addresses_text(*addresses))
 }
 
-fn server_name(address: Address, port: u16) -> String {
+/// A server's address, with its port if it has one of its own.
+pub(super) fn server_name(address: Address, port: u16) -> String {
     match (from_map(address), port) {
         (address, 0) => address.to_string(),
         (IpAddr::V4(address), port) => format!("{address}:{port}"),
@@ -440,7 +449,8 @@ fn server_name(address: Address, port: u16) -> String {
     }
 }
 
-fn seconds(nanoseconds: u64) -> f64 {
+/// Seconds of so many nanoseconds.
+pub(super) fn seconds(nanoseconds: u64) -> f64 {
     // To a millisecond: finer is not what the clock of the tables knows.
     (nanoseconds / 1_000_000) as f64 / 1_000.0
 }

@@ -52,6 +52,18 @@ impl Ring {
         self.memory.values()[slot as usize].servers[side as usize & 1].load(Ordering::Relaxed)
     }
 
+    /// The marks of `slot`.
+    pub fn marks(&self, slot: u32) -> u32 {
+        self.memory.values()[slot as usize].marks.load(Ordering::Relaxed)
+    }
+
+    /// The numbers of the servers that are on `side`, in order.
+    pub fn members(&self, side: u32) -> Vec<u32> {
+        let picks = (0..self.slots()).map(|slot| self.server(slot, side).into());
+        let members: std::collections::BTreeSet<u32> = picks.filter(|&pick| pick != 0).collect();
+        members.into_iter().collect()
+    }
+
     /// Whether `side` holds exactly `numbers`.
     pub fn holds(&self, numbers: &[u16], side: u32) -> bool {
         let side = side as usize & 1;

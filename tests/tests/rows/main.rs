@@ -8,6 +8,7 @@ mod answer;
 mod closing;
 mod cut;
 mod down;
+mod explain;
 mod flood;
 mod forward;
 mod fragment;
