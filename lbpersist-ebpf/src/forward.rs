@@ -38,7 +38,7 @@ pub(crate) fn packet(context: &XdpContext) -> Verdict {
     let result = match Packet::parse(frame::cursor(context), || frame::length(context)) {
         Ok(packet) => {
             let flow = packet.flow();
-            carry(context, packet, &flow)
+            carry::<true>(context, packet, &flow)
         }
         Err(Unread::Uncommon) => {
             stage::jump(context, Stage::Uncommon);
@@ -61,8 +61,11 @@ pub(crate) fn settle(context: &XdpContext, result: Result<(Verdict, Reason), Rea
 }
 
 /// Carries a packet, whole or the first fragment of one.
+///
+/// With a copy of its service, where there is stack for one, it is no matter to what follows where that was found, and the
+/// verifier need not follow each way to the end.
 #[inline(always)]
-pub(crate) fn carry(
+pub(crate) fn carry<const COPIES: bool>(
     context: &XdpContext,
     mut packet: Packet<'_>,
     flow: &Flow,
@@ -78,6 +81,10 @@ pub(crate) fn carry(
             wide::on_a_prefix(&flow.to).ok_or(Reason::NotOurs)?
         }
     };
+    if COPIES {
+        let service = *service;
+        return to_server(context, &mut packet, flow, &service);
+    }
     to_server(context, &mut packet, flow, service)
 }
 

@@ -33,7 +33,7 @@ fn carry(context: &XdpContext, shape: Shape) -> Result<(Verdict, Reason), Reason
             if shape.is_source_routed() && is_ours(&flow) {
                 return Err(Reason::SourceRouted);
             }
-            match forward::carry(context, packet, &flow) {
+            match forward::carry::<false>(context, packet, &flow) {
                 Err(Reason::NotOurs) if shape.piece() == Piece::First => Err(Reason::Fragment),
                 result => result,
             }
