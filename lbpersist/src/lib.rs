@@ -15,3 +15,4 @@ pub mod model;
 pub mod network;
 pub mod persistence;
 pub mod proxy;
+pub mod store;

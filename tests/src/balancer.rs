@@ -119,7 +119,20 @@ impl Balancer {
 
     /// Writes another configuration file, which the next start reads.
     pub fn configure(&self, configuration: impl ToString) -> Result<()> {
-        Ok(fs::write(self.configuration_file(), configuration.to_string())?)
+        let mut text = configuration.to_string();
+        // The machine's own state is none of ours.
+        let own = format!("[daemon]\nstate_dir = {:?}\n", self.state_directory());
+        if text.contains("\n[daemon]\n") {
+            text = text.replacen("[daemon]\n", &own, 1);
+        } else {
+            text.push_str(&format!("\n{own}"));
+        }
+        Ok(fs::write(self.configuration_file(), text)?)
+    }
+
+    /// Where it keeps what outlives a reboot.
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.path().join("state")
     }
 
     /// Starts the daemon, after ending the one that runs, and waits until it is ready.
@@ -143,6 +156,14 @@ impl Balancer {
         ensure!(self.daemon.is_none(), "a daemon runs already");
         self.daemon = Some(self.spawn()?);
         Ok(())
+    }
+
+    /// Starts the daemon and ends it with SIGKILL so much later, wherever it is then.
+    pub fn start_and_kill(&mut self, after: Duration) -> Result<()> {
+        self.stop()?;
+        self.daemon = Some(self.spawn()?);
+        std::thread::sleep(after);
+        self.kill_dash_nine()
     }
 
     /// Ends the daemon with SIGTERM. The kernel goes on forwarding.

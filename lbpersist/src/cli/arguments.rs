@@ -268,6 +268,22 @@ pub enum Persistence {
         after_help = "Examples:\n  lbpersist persistence flush\n  lbpersist persistence flush --client 203.0.113.0/24"
     )]
     Flush(Entries),
+    /// Write the live entries as lines of JSON
+    #[command(
+        after_help = "Example:\n  lbpersist persistence export --virtual-service web > web.jsonl"
+    )]
+    Export(Entries),
+    /// Bind clients as lines of JSON say, which `export` wrote; asks the running daemon
+    ///
+    /// A client that has a live entry keeps it, so nobody is moved. What is wrong with a line is said, and the others are bound.
+    #[command(
+        after_help = "Examples:\n  lbpersist persistence import web.jsonl\n  ssh other lbpersist persistence export | lbpersist persistence import -"
+    )]
+    Import {
+        /// The file, or `-` for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// Which entries are meant; without any of these, all.

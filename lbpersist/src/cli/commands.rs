@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
-    explain, generate, monitor, proxied, server, text,
+    entries, explain, generate, monitor, proxied, server, store, text,
 };
 use crate::{
     clock, config, control,
@@ -25,6 +25,7 @@ use crate::{
     model::{DataPathSettings, Model},
     network,
     proxy::ServiceCounts,
+    store::StoreStatus,
 };
 
 /// What a failed command ends with.
@@ -86,6 +87,14 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Persistence(Persistence::List(entries)) => list(entries, &pins, output),
         Command::Persistence(Persistence::Flush(entries)) => flush(entries, &pins, output),
+        Command::Persistence(Persistence::Export(entries)) => {
+            let reader = Reader::open(&pins)?;
+            let filter = known(entries.into(), &reader)?;
+            entries::export(reader.entries(&filter, clock::now_ns())?)
+        }
+        Command::Persistence(Persistence::Import { file }) => {
+            entries::import(&socket, &file, output)
+        }
     }
 }
 
@@ -226,12 +235,14 @@ fn status(pins: &PinDirectory, socket: &Path, output: Output) -> Result<(), Fail
         Output::Text => {
             let monitors = monitor::section(monitor::known(socket).as_deref());
             let proxied = proxied::section(proxied::known(socket).as_deref());
-            print(&format!("{}\n{monitors}{proxied}", text::status(&status)))
+            let store = store::section(store::known(socket).as_ref());
+            print(&format!("{}\n{monitors}{proxied}{store}", text::status(&status)))
         }
         Output::Json => {
             let monitors = monitor::known(socket);
             let proxied_services = proxied::known(socket);
-            print_json(&FromDaemon { status: &status, monitors, proxied_services })
+            let store = store::known(socket);
+            print_json(&FromDaemon { status: &status, monitors, proxied_services, store })
         }
     }
 }
@@ -245,6 +256,8 @@ struct FromDaemon<'s> {
     monitors: Option<Vec<MonitorStatus>>,
     /// The same.
     proxied_services: Option<Vec<ServiceCounts>>,
+    /// The same.
+    store: Option<StoreStatus>,
 }
 
 fn list(entries: Entries, pins: &PinDirectory, output: Output) -> Result<(), Failure> {

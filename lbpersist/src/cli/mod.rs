@@ -3,12 +3,14 @@
 mod apply;
 pub mod arguments;
 mod commands;
+mod entries;
 mod explain;
 mod generate;
 mod log;
 mod monitor;
 mod proxied;
 mod server;
+mod store;
 mod text;
 
 pub use commands::main;

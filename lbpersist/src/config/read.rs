@@ -115,8 +115,13 @@ fn check_interface(name: &str) -> Result<(), String> {
 }
 
 fn read_daemon(report: &mut Report<'_>, found: Found<'_>) -> DaemonSettings {
-    const DAEMON: Shape =
-        Shape { kind: "daemon", label: "", required: &[], optional: &["state_dir"], later: &[] };
+    const DAEMON: Shape = Shape {
+        kind: "daemon",
+        label: "",
+        required: &[],
+        optional: &["state_dir", "snapshot"],
+        later: &[],
+    };
     let mut table = Table::open(report, found, &DAEMON, "");
     let state_dir = table.text("state_dir");
     let state_dir = table.refine(state_dir, |path| match path {
@@ -127,7 +132,11 @@ fn read_daemon(report: &mut Report<'_>, found: Found<'_>) -> DaemonSettings {
             Err(format!("`state_dir` must be a path that begins with `/`, not {}", quoted(path)))
         }
     });
-    DaemonSettings { state_dir: state_dir.or(DaemonSettings::default().state_dir) }
+    let snapshot = table.duration("snapshot", Duration::from_secs(1)..=24 * HOUR).known();
+    DaemonSettings {
+        state_dir: state_dir.or(DaemonSettings::default().state_dir),
+        snapshot: snapshot.map(|found| found.value),
+    }
 }
 
 fn read_data_path(report: &mut Report<'_>, found: Found<'_>) -> (DataPathSettings, Option<usize>) {

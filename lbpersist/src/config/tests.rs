@@ -164,7 +164,10 @@ fn example() -> Model {
     };
     Model {
         interfaces: vec!["eth0".to_owned()],
-        daemon: DaemonSettings::default(),
+        daemon: DaemonSettings {
+            snapshot: Some(Duration::from_secs(60)),
+            ..DaemonSettings::default()
+        },
         data_path: DataPathSettings::default(),
         flood_limits: FloodLimits::default(),
         idle_limits: IdleLimits::default(),

@@ -5,15 +5,17 @@
 //! only translates.
 
 pub mod client;
+pub mod entries;
 pub mod socket;
 
 use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::entries::{EntryRecord, Imported};
 use crate::{
     config::format_duration, datapath::maps::PinDirectory, health::MonitorStatus,
-    model::ServerState, proxy::ServiceCounts,
+    model::ServerState, proxy::ServiceCounts, store::StoreStatus,
 };
 
 /// The most bytes of one request: the largest configuration file, and what JSON adds to it.
@@ -34,7 +36,7 @@ pub fn default_socket(pins: &PinDirectory) -> PathBuf {
 }
 
 /// What the daemon can be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Action {
     /// Which servers there are. Answered by [`Outcome::Servers`].
@@ -81,6 +83,13 @@ pub enum Action {
         #[serde(default)]
         save: bool,
     },
+    /// Bind clients to servers, unless they have an entry. Answered by [`Outcome::Imported`].
+    PersistenceImport {
+        /// At most [`crate::daemon::ENTRIES_AT_ONCE`].
+        entries: Vec<EntryRecord>,
+    },
+    /// How the store does. Answered by [`Outcome::Store`].
+    StoreShow,
 }
 
 /// A server of a pool.
@@ -130,6 +139,13 @@ pub enum Outcome {
     Proxied {
         /// By name.
         services: Vec<ServiceCounts>,
+    },
+    /// Clients were bound.
+    Imported(Imported),
+    /// How the store does.
+    Store {
+        /// Its file, and what is wrong with it.
+        store: StoreStatus,
     },
     /// It was not done, and nothing was changed.
     Failed {

@@ -2,7 +2,7 @@
 //!
 //! Reading the tables takes time, so what needs that is answered by a thread of its own, from the pinned maps.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use tokio::sync::oneshot;
 
@@ -13,6 +13,7 @@ use crate::{
     datapath::{
         self,
         desired::{said_by_hand, server_identity},
+        identity::ServerIdentity,
         report::{Reader, state_name},
     },
     health::MonitorStatus,
@@ -42,6 +43,8 @@ impl Daemon {
                 },
                 Err(refusal) => answer(reply, Outcome::refused(refusal)),
             },
+            Action::PersistenceImport { entries } => answer(reply, self.import(&entries)),
+            Action::StoreShow => answer(reply, Outcome::Store { store: self.store.status() }),
             Action::Reload => self.prepare(Source::OwnFile, Some(reply)),
             Action::Apply { name, text, dry_run: true, .. } => self.dry_run(name, text, reply),
             Action::Apply { name, text, dry_run: false, save } => {
@@ -155,20 +158,23 @@ impl Daemon {
     }
 }
 
-/// Takes over what was said by hand of servers before the daemon that starts. It holds until the configuration says something
-/// else of the server than it did then.
-pub(super) fn adopt_by_hand(model: &mut Model, data_path: &datapath::DataPath) {
+/// Takes over what was said by hand of servers before the daemon that starts, as the maps have it or, when they are new, as was
+/// `kept`. It holds until the configuration says something else of the server than it did then.
+pub(super) fn adopt_by_hand(
+    model: &mut Model,
+    data_path: &datapath::DataPath,
+    kept: BTreeMap<ServerIdentity, u8>,
+) {
+    let identities = &data_path.identities;
+    let actual = &data_path.actual().servers;
     for pool in model.pools.values_mut() {
-        let Some(known) = data_path.identities.pools.get(&pool.name) else { continue };
+        let Some(known) = identities.pools.get(&pool.name) else { continue };
         for server in &mut pool.servers {
             let identity = server_identity(known.number, server);
-            let said = data_path
-                .identities
-                .servers
-                .get(&identity)
-                .and_then(|known| data_path.actual().servers.get(&u32::from(known.number)))
-                .and_then(|record| said_by_hand(record.by_hand));
-            if let Some((said, configured)) = said {
+            let known = identities.servers.get(&identity);
+            let record = known.and_then(|known| actual.get(&u32::from(known.number)));
+            let byte = record.map(|record| record.by_hand).or_else(|| kept.get(&identity).copied());
+            if let Some((said, configured)) = byte.and_then(said_by_hand) {
                 take_over(server, said, configured);
             }
         }

@@ -5,7 +5,9 @@
 
 mod control;
 mod events;
+mod import;
 mod interfaces;
+mod keep;
 mod neighbours;
 mod notify;
 mod reload;
@@ -24,6 +26,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+pub use self::import::ENTRIES_AT_ONCE;
 use self::{
     control::adopt_by_hand,
     events::{adopted_failures, later, targets},
@@ -39,6 +42,7 @@ use crate::{
         desired::{Desired, Facts, ServerKey},
         local_ports,
         maps::PinDirectory,
+        migrate::Migration,
         object,
         sweep::{Progress, Sweep},
     },
@@ -46,6 +50,7 @@ use crate::{
     model::Model,
     network::{self, View, Watcher},
     proxy::{self, Proxy},
+    store::{Kernel, Store},
 };
 
 /// What stops the daemon.
@@ -114,6 +119,7 @@ pub async fn run(model: Model, places: &Places) -> Result<(), Error> {
     tracing::info!(
         "stopping; the kernel goes on forwarding until `lbpersist detach --all` removes it"
     );
+    daemon.keep_last();
     daemon.proxy.stop();
     Ok(())
 }
@@ -149,6 +155,11 @@ struct Daemon {
     // Those servers that came up and may not have their whole share of new clients yet.
     rising: BTreeMap<ServerKey, Rise>,
     proxy: Proxy,
+    store: Store,
+    // What the store was given last.
+    kept: Option<Kernel>,
+    snapshot_at: Instant,
+    snapshot_runs: keep::Running,
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,
@@ -192,18 +203,25 @@ impl Daemon {
             return Err(Error::AlreadyRunning(pins.path().display().to_string()));
         }
         let listener = Listener::start(&places.socket, request)?;
-        let data_path = DataPath::open(pins, &model.data_path)?;
+        let migration = Migration::begin(pins, &model.data_path)?;
+        if let Some((entries, connections)) = migration.as_ref().map(Migration::counts) {
+            tracing::info!(entries, connections, "maps of an older layout are migrated");
+        }
+        let mut data_path = DataPath::open(pins, &model.data_path)?;
         for warning in object::size_differences(&data_path.maps, &model.data_path)? {
             tracing::warn!("{warning}");
         }
         if let Some(warning) = local_ports::warning(&model, &data_path.maps)? {
             tracing::warn!("{warning}");
         }
-        adopt_by_hand(&mut model, &data_path);
+        let store = Store::new(&model.daemon.state_dir);
+        let restored = keep::restore(&mut data_path, &store)?;
+        let is_restored = restored.is_some();
+        adopt_by_hand(&mut model, &data_path, restored.unwrap_or_default());
         let failing = adopted_failures(&model, &data_path);
         let mut checker = Checker::start(report).map_err(Error::Health)?;
         checker.set_targets(targets(&model, &failing));
-        let proxy = Proxy::new(&model);
+        let proxy = Proxy::new(&model, Box::new(store.clone()));
         let sweep = Sweep::new(&model.idle_limits, model.data_path.sweep_interval);
         let mut daemon = Self {
             model,
@@ -216,6 +234,10 @@ impl Daemon {
             failing,
             rising: BTreeMap::new(),
             proxy,
+            store,
+            kept: None,
+            snapshot_at: Instant::now(),
+            snapshot_runs: keep::Running::default(),
             looked: HashMap::new(),
             attached: BTreeMap::new(),
             file: places.file.clone(),
@@ -227,8 +249,15 @@ impl Daemon {
             _lock: lock,
         };
         daemon.update()?;
+        if is_restored {
+            daemon.put_back_entries()?;
+        }
         daemon.look_for_neighbours().await;
         daemon.attach()?;
+        if let Some(migration) = migration {
+            let late = migration.finish(&mut daemon.data_path)?;
+            tracing::info!(late, "the migration is done");
+        }
         Ok(daemon)
     }
 
@@ -274,9 +303,8 @@ impl Daemon {
         while self.sweep.portion(&mut self.data_path, clock::now_ns())? == Progress::More {
             tokio::task::yield_now().await;
         }
-        if let Err(error) = self.proxy.maintain() {
-            tracing::error!(%error, "persistence goes on with what it has");
-        }
+        self.proxy.maintain();
+        self.maintain_store();
         self.look_for_neighbours().await;
         Ok(())
     }
@@ -293,6 +321,7 @@ impl Daemon {
         if steps > 0 {
             tracing::debug!(steps, "the kernel's maps were changed");
         }
+        self.keep();
         Ok(())
     }
 }

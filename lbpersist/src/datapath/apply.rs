@@ -79,6 +79,26 @@ impl DataPath {
         &self.pins
     }
 
+    /// Whether nothing was ever written to the maps: they have just been made.
+    pub fn is_new(&self) -> bool {
+        self.identities == Identities::default() && self.actual.names.is_empty()
+    }
+
+    /// Takes identities from before a reboot into new maps.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn restore(&mut self, identities: Identities) -> Result<(), Error> {
+        for (&number, &generation) in &identities.retired {
+            let none: Server = bytemuck::Zeroable::zeroed();
+            let absent = Server { generation, state: state::ABSENT, ..none };
+            failing("servers", self.maps.servers.set(number.into(), absent, 0))?;
+        }
+        self.identities = identities;
+        Ok(())
+    }
+
     /// What the maps hold.
     pub fn actual(&self) -> &Desired {
         &self.actual

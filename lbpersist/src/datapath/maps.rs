@@ -241,6 +241,9 @@ pub struct Table<K, V> {
     raw: MapData,
 }
 
+/// BPF_NOEXIST of linux/bpf.h: an update that finds the key there changes nothing.
+const BPF_NOEXIST: u64 = 1;
+
 /// Records that one system call reads.
 const BATCH: u32 = 4_096;
 
@@ -269,6 +272,24 @@ impl<K: Pod, V: Pod> Table<K, V> {
         }
     }
 
+    /// Adds a record unless there is one of that key; says whether it did.
+    pub fn insert_new(&mut self, key: &K, value: &V) -> Result<bool, Error> {
+        match self.map.insert(key, value, BPF_NOEXIST) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(Error::map(self.name, error)),
+        }
+    }
+
+    /// Writes a record, whether there is one of that key or not.
+    pub fn set(&mut self, key: &K, value: &V) -> Result<(), Error> {
+        self.map.insert(key, value, 0).map_err(|error| Error::map(self.name, error))
+    }
+
     /// Removes a record, and says whether it was there.
     pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
         match self.map.remove(key) {
@@ -293,7 +314,7 @@ pub(super) fn scan<K: Pod, V: Pod>(
     all(&raw(pins, name)?, name)
 }
 
-fn all<K: Pod, V: Pod>(map: &MapData, name: &'static str) -> Result<Vec<(K, V)>, Error> {
+pub(super) fn all<K: Pod, V: Pod>(map: &MapData, name: &'static str) -> Result<Vec<(K, V)>, Error> {
     let mut records = Vec::new();
     let mut after = None;
     loop {

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod apply;
 pub mod attach;
+pub mod bind;
 pub mod decapsulate;
 pub mod describe;
 pub mod desired;
@@ -19,6 +20,7 @@ mod listed;
 pub mod load;
 pub mod local_ports;
 pub mod maps;
+pub mod migrate;
 pub mod moves;
 pub mod object;
 pub mod plan;

@@ -79,20 +79,7 @@ impl Object {
     }
 
     fn load_programs(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Self, Error> {
-        let paths: Vec<PathBuf> = NAMES.iter().map(|name| pins.map(name)).collect();
-        let mut loader = EbpfLoader::new();
-        for (name, path) in NAMES.iter().zip(&paths) {
-            loader.map_pin_path(name, path.as_path());
-        }
-        loader
-            .map_max_entries("entries", settings.entry_table)
-            .map_max_entries("connections", settings.connection_table)
-            .map_max_entries("handshakes", settings.handshake_table)
-            .map_max_entries("translations", settings.translation_table)
-            .map_max_entries("half_open_trans", settings.handshake_table);
-        let ebpf = loader.load(OBJECT).map_err(loading)?;
-        let mut object = Self { ebpf };
-        write_layout(pins, settings)?;
+        let mut object = Self { ebpf: make_maps(pins, settings)? };
         // The stages first: the program that jumps to them must find them there.
         object.load_stages(pins)?;
         for name in [PROGRAM, MAINTAIN] {
@@ -127,6 +114,24 @@ impl Object {
     fn named(&mut self, name: &'static str) -> Result<&mut Xdp, Error> {
         program_in(&mut self.ebpf, name)
     }
+}
+
+/// Opens the pinned maps for the program, makes those that are missing, and pins them.
+pub(super) fn make_maps(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Ebpf, Error> {
+    let paths: Vec<PathBuf> = NAMES.iter().map(|name| pins.map(name)).collect();
+    let mut loader = EbpfLoader::new();
+    for (name, path) in NAMES.iter().zip(&paths) {
+        loader.map_pin_path(name, path.as_path());
+    }
+    loader
+        .map_max_entries("entries", settings.entry_table)
+        .map_max_entries("connections", settings.connection_table)
+        .map_max_entries("handshakes", settings.handshake_table)
+        .map_max_entries("translations", settings.translation_table)
+        .map_max_entries("half_open_trans", settings.handshake_table);
+    let ebpf = loader.load(OBJECT).map_err(loading)?;
+    write_layout(pins, settings)?;
+    Ok(ebpf)
 }
 
 /// The XDP program called `name`.

@@ -148,6 +148,24 @@ pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
+/// Exchanges two directories in one step, so that whoever looks finds one or the other in its place.
+pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let [one, other] = [one, other]
+        .map(|path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other));
+    let (one, other) = (one?, other?);
+    // SAFETY: two strings that end with zero and outlive the call.
+    let result = unsafe {
+        libc::renameat2(
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Waits until every program that runs now has ended: on return none still sees what was replaced before.
 pub(super) fn wait_for_running_programs() {
     // MEMBARRIER_CMD_GLOBAL waits for a grace period (kernel/sched/membarrier.c), in which every BPF program ends.

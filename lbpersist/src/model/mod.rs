@@ -58,13 +58,15 @@ impl Model {
 /// What the daemon needs for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonSettings {
-    /// Where it keeps what must outlive it: cookie keys and generated names.
+    /// Where it keeps what must outlive a reboot.
     pub state_dir: PathBuf,
+    /// How often it keeps a snapshot of the entries there; `None` for never.
+    pub snapshot: Option<Duration>,
 }
 
 impl Default for DaemonSettings {
     fn default() -> Self {
-        Self { state_dir: PathBuf::from("/var/lib/lbpersist") }
+        Self { state_dir: PathBuf::from("/var/lib/lbpersist"), snapshot: None }
     }
 }
 

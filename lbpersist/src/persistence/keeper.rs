@@ -1,20 +1,17 @@
 //! What persistence has from one configuration to the next: keys, names, tables and counters.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     keeping::{Cookie, Counters, Keeping, Keys, Link, Method},
     roster::{self, Roster},
-    state::{Error, State, Store},
+    state::{State, Store},
     table::Table,
 };
 use crate::{
     clock, model,
     model::{Model, Pool, Scope},
+    store::unix_s,
 };
 
 /// How long a key seals.
@@ -53,26 +50,18 @@ impl Keeper {
     }
 
     /// The persistence of a service with that pool; nothing when clients are not kept.
-    ///
-    /// # Errors
-    /// When state can be neither read nor written.
-    pub fn keeping(
-        &mut self,
-        service: &str,
-        pool: &str,
-        model: &Model,
-    ) -> Result<Option<Arc<Keeping>>, Error> {
-        let Some(pool) = model.pools.get(pool) else { return Ok(None) };
-        let Some(profile) = &pool.persistence else { return Ok(None) };
+    pub fn keeping(&mut self, service: &str, pool: &str, model: &Model) -> Option<Arc<Keeping>> {
+        let pool = model.pools.get(pool)?;
+        let profile = pool.persistence.as_ref()?;
         if let Some((of, keeping)) = self.made.get(service)
             && of == pool
         {
-            return Ok(Some(Arc::clone(keeping)));
+            return Some(Arc::clone(keeping));
         }
         let needs_state =
             profile.chain().any(|one| matches!(one.method, model::Method::HttpCookie(_)));
         if needs_state {
-            self.load()?;
+            self.load();
         }
         let ids = roster::ids(pool);
         let mut changed = false;
@@ -88,32 +77,28 @@ impl Keeper {
             links.push(Link { method, server_down, limit_counts_as_down });
         }
         if changed && let Some(state) = &self.state {
-            self.store.save(state)?;
+            self.store.save(state);
         }
         let generation = |id| self.state.as_ref().map_or(0, |state| state.generation(id));
         let roster = Roster::of(pool, generation);
         let counters = Arc::clone(self.counters.entry(service.to_owned()).or_default());
         let keeping = Arc::new(Keeping { links, roster, counters });
         self.made.insert(service.to_owned(), (pool.clone(), Arc::clone(&keeping)));
-        Ok(Some(keeping))
+        Some(keeping)
     }
 
     /// Gives the memory of expired entries back, and rotates keys when it is time.
-    ///
-    /// # Errors
-    /// When new keys cannot be written; then the old ones go on.
-    pub fn tick(&mut self) -> Result<(), Error> {
+    pub fn tick(&mut self) {
         let now = clock::now_ns() / 1_000_000;
         self.tables.values().for_each(|table| table.expire(now));
         if let (Some(state), Some(keys)) = (&mut self.state, &self.keys)
             && state.rotate(unix_s(), ROTATION.as_secs())
         {
-            self.store.save(state)?;
+            self.store.save(state);
             if let Some(keyring) = state.keyring() {
                 keys.set(keyring);
             }
         }
-        Ok(())
     }
 
     /// What has been counted, by service.
@@ -121,17 +106,16 @@ impl Keeper {
         self.counters.iter().map(|(name, counters)| (name.as_str(), &**counters))
     }
 
-    fn load(&mut self) -> Result<(), Error> {
+    fn load(&mut self) {
         if self.state.is_some() {
-            return Ok(());
+            return;
         }
-        let mut state = self.store.load()?.unwrap_or_default();
+        let mut state = self.store.load().unwrap_or_default();
         if state.rotate(unix_s(), ROTATION.as_secs()) {
-            self.store.save(&state)?;
+            self.store.save(&state);
         }
         self.keys = state.keyring().map(|keyring| Arc::new(Keys::new(keyring)));
         self.state = Some(state);
-        Ok(())
     }
 
     fn method(
@@ -191,9 +175,4 @@ impl Keeper {
         table.set_limits(size, timeout);
         Arc::clone(table)
     }
-}
-
-/// Seconds since 1970.
-fn unix_s() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| elapsed.as_secs())
 }

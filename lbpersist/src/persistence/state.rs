@@ -1,15 +1,8 @@
 //! What must outlive the daemon: cookie keys, names that were generated, and which servers there have been.
 //!
-//! A [`Store`] keeps it. [`FileStore`] is one file that only its owner may read, replaced as a whole, so that a machine that
-//! loses power has the old state or the new one.
+//! A [`Store`] keeps it.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
@@ -19,42 +12,13 @@ use super::token::{Key, Keyring, Secret};
 /// How long a key opens what it has sealed after it has stopped sealing, in seconds: the longest timeout of a cookie.
 const RETENTION_S: u64 = 30 * 86_400;
 
-/// Why state could not be kept.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is not what was written.
-    #[error("{} is damaged at line {line}; remove it to begin anew, which ends every cookie", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-}
-
-/// Keeps state somewhere.
+/// Keeps state somewhere. What cannot be kept or read is told by whoever keeps it, and tried again.
 pub trait Store: Send {
     /// What was kept; nothing the first time.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    fn load(&self) -> Result<Option<State>, Error>;
+    fn load(&self) -> Option<State>;
 
-    /// Keeps it.
-    ///
-    /// # Errors
-    /// When it cannot be written; then the old state stays.
-    fn save(&self, state: &State) -> Result<(), Error>;
+    /// Keeps it. The keys in it are used whether that works or not.
+    fn save(&self, state: &State);
 }
 
 /// What is kept.
@@ -157,7 +121,8 @@ impl State {
         }
     }
 
-    fn write(&self) -> Zeroizing<String> {
+    /// As text.
+    pub(crate) fn write(&self) -> Zeroizing<String> {
         // Room for all of it, since a string that grows leaves copies behind.
         let names: usize =
             self.names.iter().map(|((a, b), c)| a.len() + b.len() + c.len() + 8).sum();
@@ -185,7 +150,7 @@ impl State {
     }
 
     /// The state of a text, or the line that is wrong.
-    fn read(text: &str) -> Result<Self, usize> {
+    pub(crate) fn read(text: &str) -> Result<Self, usize> {
         let mut lines = text.split_terminator('\n').enumerate();
         if !text.ends_with('\n') || lines.next().map(|(_, line)| line) != Some(HEADER) {
             return Err(1);
@@ -257,74 +222,8 @@ fn random_name() -> String {
     name
 }
 
-/// One file in a directory.
-#[derive(Clone, Debug)]
-pub struct FileStore {
-    directory: PathBuf,
-}
-
-impl FileStore {
-    /// A store in `directory`, which is made when it is needed.
-    pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.join("cookies")
-    }
-}
-
-impl Store for FileStore {
-    fn load(&self) -> Result<Option<State>, Error> {
-        let path = self.path();
-        let failed = |source| Error::File { action: "read", path: path.clone(), source };
-        let mut file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(failed)?,
-        };
-        let length = file.metadata().map_err(failed)?.len();
-        let room = usize::try_from(length).unwrap_or_default().min(64 << 20) + 1;
-        let mut text = Zeroizing::new(String::with_capacity(room));
-        file.read_to_string(&mut text).map_err(failed)?;
-        State::read(&text).map(Some).map_err(|line| Error::Damaged { path: path.clone(), line })
-    }
-
-    fn save(&self, state: &State) -> Result<(), Error> {
-        let (path, temporary) = (self.path(), self.directory.join("cookies.new"));
-        let failed = |action, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::File { action, path, source }
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)
-            .map_err(failed("make directory", &self.directory))?;
-        // One that was left half written may have other rights.
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &temporary)(error));
-            }
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let written = options.write(true).create_new(true).mode(0o600).open(&temporary);
-        written
-            .and_then(|mut file| {
-                file.write_all(state.write().as_bytes())?;
-                file.sync_all()
-            })
-            .map_err(failed("write", &temporary))?;
-        fs::rename(&temporary, &path)
-            .and_then(|()| File::open(&self.directory)?.sync_all())
-            .map_err(failed("replace", &path))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::{
         super::token::{Refusal, Token},
         *,
@@ -375,42 +274,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_gives_back_what_was_saved_and_only_to_its_owner() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = FileStore::new(&directory.path().join("a/b"));
-        assert_eq!(store.load().unwrap(), None);
+    fn a_text_gives_back_what_was_written_and_damage_is_told() {
         let mut state = State::default();
         state.rotate(5, DAY);
         state.rotate(5 + DAY, DAY);
         state.name("by cookie", "wéb");
         state.note_servers(1, &[10]);
-        store.save(&state).unwrap();
-        assert_eq!(store.load().unwrap(), Some(state));
-        let rights = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((rights(&store.path()), rights(&store.directory)), (0o600, 0o700));
-    }
-
-    #[test]
-    fn a_write_that_was_cut_off_changes_nothing_and_damage_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = FileStore::new(directory.path());
-        let mut state = State::default();
-        state.rotate(5, DAY);
-        store.save(&state).unwrap();
-        fs::write(directory.path().join("cookies.new"), "lbpersist coo").unwrap();
-        assert_eq!(store.load().unwrap().as_ref(), Some(&state));
-        state.name("p", "web");
-        store.save(&state).unwrap();
-        assert_eq!(store.load().unwrap().as_ref(), Some(&state));
-        let text = fs::read_to_string(store.path()).unwrap();
+        let text = state.write();
+        assert_eq!(State::read(&text), Ok(state));
         for (damaged, line) in [
             (text[..text.len() - 1].to_owned(), 1),
             (text.replace("key", "kex"), 2),
             (String::new(), 1),
         ] {
-            fs::write(store.path(), damaged).unwrap();
-            let error = store.load().unwrap_err().to_string();
-            assert!(error.contains(&format!("damaged at line {line};")), "{error}");
+            assert_eq!(State::read(&damaged), Err(line));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     keeping::{EVENTS, Event},
-    state::{Error, State, Store},
+    state::{State, Store},
     token::Refusal,
     *,
 };
@@ -18,13 +18,11 @@ use crate::config;
 struct Memory(Mutex<Option<State>>);
 
 impl Store for Memory {
-    fn load(&self) -> Result<Option<State>, Error> {
-        Ok(self.0.lock().unwrap().take())
+    fn load(&self) -> Option<State> {
+        self.0.lock().unwrap().take()
     }
 
-    fn save(&self, _: &State) -> Result<(), Error> {
-        Ok(())
-    }
+    fn save(&self, _: &State) {}
 }
 
 #[derive(Clone)]
@@ -126,7 +124,7 @@ fn unix_s() -> u32 {
 fn make(keeper: &mut Keeper, text: &str) -> Arc<Keeping> {
     let model = config::parse(text).unwrap();
     let (pool, _) = model.pools.first_key_value().unwrap();
-    keeper.keeping("w", pool, &model).unwrap().unwrap()
+    keeper.keeping("w", pool, &model).unwrap()
 }
 
 fn to(server: usize) -> Choice {

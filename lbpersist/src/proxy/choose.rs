@@ -60,8 +60,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config, datapath::desired::Facts, network::View, persistence::state::FileStore,
-        proxy::snapshot::Maker,
+        config, datapath::desired::Facts, network::View, proxy::snapshot::Maker, store::Store,
     };
 
     #[test]
@@ -87,8 +86,7 @@ servers = [
         let down = BTreeSet::from([("p".to_owned(), down, None)]);
         let (shares, view) = (BTreeMap::new(), View::default());
         let facts = Facts { model: &model, down: &down, shares: &shares, view: &view };
-        let snapshot =
-            Maker::new(1, Box::new(FileStore::new(Path::new("/")))).make(&facts).unwrap();
+        let snapshot = Maker::new(1, Box::new(Store::new(Path::new("/")))).make(&facts);
         let service = &snapshot.services["w"];
         let client = "192.0.2.1:4000".parse().unwrap();
         let mut met = [0; 4];

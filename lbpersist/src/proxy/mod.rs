@@ -50,7 +50,7 @@ use self::{
     snapshot::{Maker, Snapshot},
     worker::Command,
 };
-use crate::{datapath::desired::Facts, model::Model, persistence::state::FileStore};
+use crate::{datapath::desired::Facts, model::Model, persistence::state::Store};
 
 /// Connections that wait to be accepted, for each listener.
 const BACKLOG: i32 = 4096;
@@ -68,9 +68,6 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// What persistence keeps cannot be read or written.
-    #[error(transparent)]
-    State(#[from] crate::persistence::state::Error),
     /// There is no thread to be had.
     #[error("cannot start a worker of the proxy: {0}")]
     Thread(io::Error),
@@ -112,8 +109,9 @@ struct Handle {
 }
 
 impl Proxy {
-    /// A proxy for this configuration, which listens nowhere yet. Its number of threads stays as it is.
-    pub fn new(model: &Model) -> Self {
+    /// A proxy for this configuration, which listens nowhere yet. Its number of threads stays as it is. Keys and names
+    /// are kept in `store`.
+    pub fn new(model: &Model, store: Box<dyn Store>) -> Self {
         let threads = model
             .proxy
             .threads
@@ -121,7 +119,7 @@ impl Proxy {
         Self {
             threads,
             workers: Vec::new(),
-            maker: Maker::new(threads, Box::new(FileStore::new(&model.daemon.state_dir))),
+            maker: Maker::new(threads, store),
             listening: BTreeMap::new(),
             stop_timeout: model.proxy.stop_timeout,
         }
@@ -134,7 +132,7 @@ impl Proxy {
     /// When an address cannot be listened on or a thread cannot be started.
     pub fn apply(&mut self, facts: &Facts<'_>) -> Result<(), Error> {
         self.stop_timeout = facts.model.proxy.stop_timeout;
-        let snapshot = self.maker.make(facts)?;
+        let snapshot = self.maker.make(facts);
         let wanted: BTreeMap<SocketAddr, Arc<str>> =
             snapshot.services.values().map(|s| (s.listen, Arc::clone(&s.name))).collect();
         let mut new = Vec::new();
@@ -165,11 +163,8 @@ impl Proxy {
     }
 
     /// Does what persistence needs from time to time: keys rotate, and expired entries give their memory back.
-    ///
-    /// # Errors
-    /// When new keys cannot be written; the old ones go on.
-    pub fn maintain(&mut self) -> Result<(), Error> {
-        Ok(self.maker.keeper.tick()?)
+    pub fn maintain(&mut self) {
+        self.maker.keeper.tick();
     }
 
     /// What has been counted, by service.

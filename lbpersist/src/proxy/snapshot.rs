@@ -11,10 +11,7 @@ use crate::{
     balance::maglev::{self, Member},
     datapath::{address::to_map, desired::Facts},
     model::{Carried, Pool, ServerState, VirtualService},
-    persistence::{
-        Condition, Keeper, Keeping,
-        state::{Error, Store},
-    },
+    persistence::{Condition, Keeper, Keeping, state::Store},
 };
 
 /// All services that the daemon carries.
@@ -73,7 +70,7 @@ impl Maker {
     }
 
     /// A snapshot of what is configured and who is up.
-    pub(super) fn make(&mut self, facts: &Facts<'_>) -> Result<Snapshot, Error> {
+    pub(super) fn make(&mut self, facts: &Facts<'_>) -> Snapshot {
         let model = facts.model;
         let proxied = || model.services.values().filter(|service| service.carried.is_some());
         self.counters.retain(|name, _| proxied().any(|service| service.name == **name));
@@ -81,12 +78,12 @@ impl Maker {
         let mut services = HashMap::new();
         for service in proxied() {
             let Some(pool) = model.pools.get(&service.pool) else { continue };
-            let keeping = self.keeper.keeping(&service.name, &service.pool, model)?;
+            let keeping = self.keeper.keeping(&service.name, &service.pool, model);
             if let Some(made) = self.service(service, pool, facts, keeping) {
                 services.insert(Arc::clone(&made.name), Arc::new(made));
             }
         }
-        Ok(Snapshot { services })
+        Snapshot { services }
     }
 
     fn service(

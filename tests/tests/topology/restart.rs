@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use lbpersist_tests::{
-    scenario::{Scenario, Web, at, distinct},
+    client,
+    scenario::{Scenario, Web, at, distinct, web},
     topology::{Family, Wiring},
     wait,
 };
@@ -105,6 +107,83 @@ fn sigterm_leaves_the_kernel_forwarding_and_detach_all_leaves_nothing() {
     let pins = lab.balancer.pin_directory();
     let left = std::fs::read_dir(pins).map_or(0, Iterator::count);
     assert_eq!(left, 0, "in {}", pins.display());
+}
+
+#[test]
+fn five_kills_and_starts_lose_no_packet() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let mut lab = Scenario::start(Wiring::Routed, 3, |hosts| {
+        let config = Web::default().config(hosts);
+        config.udp("datagrams", at(Family::V4), web(Family::V4))
+    })
+    .unwrap();
+    let from = lab.subnets(Family::V4, 0, 12);
+    let met = lab.meet(&from);
+    let held: Vec<_> =
+        from.iter().map(|&from| lab.client().hold_from(from, at(Family::V4)).unwrap()).collect();
+    let bindings = lab.bindings();
+    let done = AtomicBool::new(false);
+    let namespace = lab.client().namespace.clone();
+    let (done, from, met) = (&done, &from, &met);
+    std::thread::scope(|scope| {
+        // Datagrams are not sent again: one that is lost is an answer that does not come.
+        let datagrams = scope.spawn(move || {
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) {
+                for (&from, server) in from.iter().zip(met) {
+                    let answer = client::ask_udp(&namespace, from, at(Family::V4));
+                    assert_eq!(answer.unwrap().server, *server, "datagram {asked}");
+                    asked += 1;
+                }
+            }
+            asked
+        });
+        let connections = scope.spawn(|| {
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) {
+                for held in &held {
+                    assert_eq!(held.ask().unwrap(), held.first);
+                    asked += 1;
+                }
+            }
+            asked
+        });
+        let cycles = (0..5).try_for_each(|_| {
+            lab.balancer.kill_dash_nine()?;
+            lab.balancer.restart()
+        });
+        done.store(true, Ordering::Relaxed);
+        let asked = [datagrams.join().unwrap(), connections.join().unwrap()];
+        cycles.unwrap();
+        assert!(asked.iter().all(|&asked| asked > 100), "{asked:?}");
+    });
+    assert_eq!(lab.meet(from), *met);
+    assert_same(&bindings, &lab.bindings());
+}
+
+#[test]
+fn detach_all_leaves_nothing_after_a_kill_in_the_middle_of_a_start() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let mut lab = Scenario::web(&Web::default()).unwrap();
+    lab.balancer.stop().unwrap();
+    let pins = lab.balancer.pin_directory().to_owned();
+    for moment in 0..12 {
+        lab.balancer.start_and_kill(Duration::from_millis(moment * 25)).unwrap();
+        if pins.exists() {
+            lab.balancer.cli(&["detach", "--all"]).unwrap().success().unwrap();
+        }
+        assert!(!pins.exists(), "killed after {} ms", moment * 25);
+        let view = lab.topology.balancer.run(lbpersist::network::read_once).unwrap();
+        let left: Vec<_> = view.links.values().filter(|link| link.xdp.is_some()).collect();
+        assert!(left.is_empty(), "killed after {} ms: {left:?}", moment * 25);
+    }
+    lab.balancer.restart().unwrap();
+    lab.wait_until_all_are_up();
+    lab.meet(&lab.subnets(Family::V4, 0, 3));
 }
 
 fn assert_same(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) {

@@ -112,6 +112,11 @@ impl<'a> Index<'a> {
         }
         index
     }
+
+    /// The numbers of pools by scope.
+    pub fn into_scopes(self) -> HashMap<u32, u32> {
+        self.scopes
+    }
 }
 
 impl Sweep {
