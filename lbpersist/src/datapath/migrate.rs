@@ -64,6 +64,11 @@ struct OldConnectionKey {
     service_port: u16,
 }
 
+/// Bytes of a pool.
+const OLD_POOL: usize = 72;
+
+const _: () = assert!(core::mem::offset_of!(Pool, forwarding) + 4 == OLD_POOL);
+
 type OldEntries = MapData;
 type OldConnections = MapData;
 
@@ -141,7 +146,11 @@ impl Migration {
             let service = Service { id, index, pool, scope, prefix_length: 0 };
             maps.services.insert(key, service, 0).map_err(|error| Error::map("services", error))?;
         }
-        for (number, pool) in maps::scan::<u32, Pool>(pins, "pools")? {
+        for (number, old) in maps::scan::<u32, [u8; OLD_POOL]>(pins, "pools")? {
+            // What was added stands behind it, and zeros there mean what was before.
+            let mut pool = [0; size_of::<Pool>()];
+            pool[..OLD_POOL].copy_from_slice(&old);
+            let pool: Pool = bytemuck::pod_read_unaligned(&pool);
             if pool.id != 0 {
                 maps.pools.set(number, pool, 0).map_err(|error| Error::map("pools", error))?;
             }

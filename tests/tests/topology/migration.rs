@@ -91,6 +91,7 @@ fn pin_old(directory: &Path, hosts: &[IpAddr], clients: &[IpAddr], version: u32)
         id: POOL_ID,
         ..bytemuck::Zeroable::zeroed()
     };
+    let pool: [u8; 72] = bytemuck::bytes_of(&pool)[..72].try_into().unwrap();
     array(directory, "pools", 4_096, &[(0, pool)]);
     let server = |(number, address): (u32, &IpAddr)| {
         let server = Server {
