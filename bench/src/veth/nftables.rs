@@ -57,9 +57,11 @@ fn rules(
             "table ip balancer {{\n chain forth {{\n  type nat hook prerouting priority dstnat;\n  \
              ip daddr {service} tcp dport {port} dnat ip addr . port to {number} map {{ {map} }}\n }}\n}}\n"
         ),
+        // A packet from an address of the balancer's own would not be routed: answers change behind the routing.
         Choice::Stateless => format!(
-            "table ip balancer {{\n chain both {{\n  type filter hook prerouting priority raw;\n  \
-             ip daddr {service} tcp dport {port} tcp dport set {server_port} ip daddr set {number} map {{ {map} }}\n  \
+            "table ip balancer {{\n chain forth {{\n  type filter hook prerouting priority raw;\n  \
+             ip daddr {service} tcp dport {port} tcp dport set {server_port} ip daddr set {number} map {{ {map} }}\n }}\n \
+             chain back {{\n  type filter hook postrouting priority srcnat;\n  \
              ip saddr {{ {set} }} tcp sport {server_port} tcp sport set {port} ip saddr set {service}\n }}\n}}\n"
         ),
     })
