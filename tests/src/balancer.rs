@@ -122,7 +122,9 @@ impl Balancer {
         let mut text = configuration.to_string();
         // The machine's own state is none of ours.
         let own = format!("[daemon]\nstate_dir = {:?}\n", self.state_directory());
-        if text.contains("\n[daemon]\n") {
+        if text.contains(&own) {
+            // It was read from the file that this has written.
+        } else if text.contains("\n[daemon]\n") {
             text = text.replacen("[daemon]\n", &own, 1);
         } else {
             text.push_str(&format!("\n{own}"));

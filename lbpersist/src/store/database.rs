@@ -45,12 +45,14 @@ pub(super) enum Error {
 pub(super) struct Database {
     path: PathBuf,
     open: Option<redb::Database>,
+    /// There was something in the file that could not be read: it must not be replaced by what begins anew without it.
+    unread: bool,
 }
 
 impl Database {
     /// The file `state.redb` in `directory`; nothing is touched yet.
     pub(super) fn new(directory: &Path) -> Self {
-        Self { path: directory.join("state.redb"), open: None }
+        Self { path: directory.join("state.redb"), open: None, unread: false }
     }
 
     /// What is kept under `name`. Makes no file.
@@ -58,7 +60,7 @@ impl Database {
         if self.open.is_none() && !self.path.exists() {
             return Ok(None);
         }
-        self.with(|database| {
+        self.reading(|database| {
             let read = database.begin_read().map_err(other)?;
             let table = match read.open_table(STATE) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -71,7 +73,7 @@ impl Database {
 
     /// Keeps values under their names: all of them or, when that fails, none.
     pub(super) fn write(&mut self, values: &[(&str, &[u8])]) -> Result<(), Error> {
-        self.with(|database| {
+        self.writing(|database| {
             let write = database.begin_write().map_err(other)?;
             {
                 let mut table = write.open_table(STATE).map_err(other)?;
@@ -89,7 +91,7 @@ impl Database {
         (name, value): (&str, &[u8]),
         parts: &[Vec<u8>],
     ) -> Result<(), Error> {
-        self.with(|database| {
+        self.writing(|database| {
             let write = database.begin_write().map_err(other)?;
             write.delete_table(ENTRIES).map_err(other)?;
             {
@@ -109,7 +111,7 @@ impl Database {
         if self.open.is_none() && !self.path.exists() {
             return Ok(Vec::new());
         }
-        self.with(|database| {
+        self.reading(|database| {
             let read = database.begin_read().map_err(other)?;
             let table = match read.open_table(ENTRIES) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -118,6 +120,31 @@ impl Database {
             let parts = table.iter().map_err(other)?;
             parts.map(|part| part.map(|(_, part)| part.value().to_vec()).map_err(other)).collect()
         })
+    }
+
+    /// As [`with`](Self::with), noting when the file has something that stays unknown.
+    fn reading<T>(
+        &mut self,
+        act: impl FnOnce(&redb::Database) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let has_something = fs::metadata(&self.path).is_ok_and(|file| file.len() > 0);
+        let result = self.with(act);
+        self.unread |= result.is_err() && has_something;
+        result
+    }
+
+    /// As [`with`](Self::with), if nothing is lost by it.
+    fn writing<T>(
+        &mut self,
+        act: impl FnOnce(&redb::Database) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if self.unread && self.path.exists() {
+            return Err(Error::Other(
+                "what is in it could not be read at the start and is not overwritten; restart the daemon when it can be"
+                    .to_owned(),
+            ));
+        }
+        self.with(act)
     }
 
     /// Does something with the open file. After a failure the file is closed, since redb refuses everything from then on.

@@ -155,3 +155,17 @@ fn a_file_that_another_has_is_left_alone() {
     second.flush();
     assert_eq!(second.kernel(), Some(kernel(2)));
 }
+
+#[test]
+fn what_could_not_be_read_at_the_start_is_not_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Store::new(directory.path());
+    keep(&first, &kernel(1));
+    let second = Store::new(directory.path());
+    assert_eq!(second.kernel(), None, "another has it");
+    drop(first);
+    keep(&second, &kernel(2));
+    assert!(second.status().problem.unwrap().contains("is not overwritten"));
+    drop(second);
+    assert_eq!(Store::new(directory.path()).kernel(), Some(kernel(1)));
+}
