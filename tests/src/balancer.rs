@@ -119,12 +119,12 @@ impl Balancer {
 
     /// Writes another configuration file, which the next start reads.
     pub fn configure(&self, configuration: impl ToString) -> Result<()> {
-        let mut text = configuration.to_string();
-        // The machine's own state is none of ours.
+        // The machine's own state is none of ours. What was read from a file that this has written has a line of it.
         let own = format!("[daemon]\nstate_dir = {:?}\n", self.state_directory());
-        if text.contains(&own) {
-            // It was read from the file that this has written.
-        } else if text.contains("\n[daemon]\n") {
+        let text = configuration.to_string();
+        let others = |line: &&str| !line.starts_with("state_dir = ");
+        let mut text: String = text.split_inclusive('\n').filter(others).collect();
+        if text.contains("\n[daemon]\n") {
             text = text.replacen("[daemon]\n", &own, 1);
         } else {
             text.push_str(&format!("\n{own}"));

@@ -363,6 +363,8 @@ impl DataPath {
                 actual.pools.insert(number, Pool { side: 0, ..pool });
             }
         }
+        let limits = self.maps.flood_limits.get(&0, 0);
+        actual.flood_limits = Some(limits.map_err(|error| Error::map("flood_limits", error))?);
         for (number, limit) in maps::scan::<u32, u32>(&pins, "server_limits")? {
             if limit != 0 {
                 actual.limits.insert(number, limit);

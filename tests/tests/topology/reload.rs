@@ -127,7 +127,8 @@ fn saving_replaces_the_file_and_interfaces_come_and_go() {
     let web_config = Web::default();
     let lab = scenario(&web_config);
     let config = web_config.config(&lab.topology.servers[..3]).to_string();
-    let with_lo = format!("interfaces = [\"lo\"]\n{config}");
+    let state = lab.balancer.state_directory();
+    let with_lo = format!("interfaces = [\"lo\"]\n{config}\n[daemon]\nstate_dir = {state:?}\n");
     let file = lab.balancer.configuration_file().with_file_name("other.toml");
     fs::write(&file, &with_lo).unwrap();
     let file = file.to_str().unwrap();
