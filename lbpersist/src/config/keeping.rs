@@ -132,7 +132,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{super::parse, *};
-    use crate::model::{AppCookie, Header, HttpCookie, SameSite};
+    use crate::model::{AppCookie, Header, HttpCookie, SameSite, ServerDown};
 
     const SERVICE: &str = r#"[[virtual_service]]
 name = "web"
@@ -311,7 +311,7 @@ servers = [{ address = "10.0.0.11", port = 8080 }]
         let text = profile(
             "first",
             "type = \"http-cookie\"\nfallback = \"second\"\nserver_down = \"never\"",
-        ) + &profile("second", "timeout = \"8s\"\nlimit_counts_as_down = false");
+        ) + &profile("second", "timeout = \"8s\"\nserver_down = \"continue\"");
         let pool = "[[pool]]\nname = \"web\"\npersistence_profile = \"first\"\nservers = [{ address = \"10.0.0.11\" }]\n";
         let model = parse(&(pool.to_owned() + &text)).unwrap();
         let first = model.pools["web"].persistence.as_ref().unwrap();
@@ -319,8 +319,8 @@ servers = [{ address = "10.0.0.11", port = 8080 }]
         assert_eq!(names, ["first", "second"]);
         let (by_address, method) = first.by_address().unwrap();
         assert_eq!(
-            (by_address.limit_counts_as_down, method.timeout),
-            (false, Duration::from_secs(8))
+            (by_address.server_down, method.timeout),
+            (ServerDown::Continue, Duration::from_secs(8))
         );
     }
 

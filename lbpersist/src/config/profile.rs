@@ -40,7 +40,7 @@ macro_rules! shape {
             kind: "persistence_profile",
             label: "name",
             required: $required,
-            optional: &["type", "server_down", "limit_counts_as_down", "fallback", $($field),*],
+            optional: &["type", "server_down", "fallback", $($field),*],
             later: &[],
         }
     };
@@ -123,7 +123,6 @@ pub(super) fn read(report: &mut Report<'_>, found: Found<'_>) -> Declared<RawPro
     let value = RawProfile {
         method,
         server_down: table.choice("server_down", &SERVER_DOWN).or(ServerDown::Immediate),
-        limit_counts_as_down: table.boolean("limit_counts_as_down").or(true),
         fallback,
     };
     Declared { line: found.line, name, value }

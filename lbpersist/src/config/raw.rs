@@ -109,7 +109,6 @@ pub(super) struct RawProfile {
     /// `None` when its type, or something that every profile of the type needs, could not be read.
     pub(super) method: Option<Method>,
     pub(super) server_down: ServerDown,
-    pub(super) limit_counts_as_down: bool,
     pub(super) fallback: Option<At<String>>,
 }
 

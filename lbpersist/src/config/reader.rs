@@ -12,6 +12,14 @@ use super::{
 };
 use crate::model::{PortRange, Ports};
 
+/// Fields that there were, by the kind of their table, and what is to be said instead.
+const GONE: &[(&str, &str, &str)] = &[(
+    "persistence_profile",
+    "limit_counts_as_down",
+    "`on_limit` of the pool tells what becomes of clients whose server is full: `spill` gives them another one, as `true` did, \
+     `exceed` lets them through, as `false` did, and `reject` refuses them",
+)];
+
 /// A table being read.
 pub(super) struct Table<'r, 't, 'd> {
     pub(super) report: &'r mut Report<'t>,
@@ -46,7 +54,10 @@ impl<'r, 't, 'd> Table<'r, 't, 'd> {
             }
             let line = self.key_line(name, item);
             let field = quoted(name);
-            let message = if shape.later.contains(&name) {
+            let gone = GONE.iter().find(|(kind, gone, _)| *kind == shape.kind && *gone == name);
+            let message = if let Some((_, _, instead)) = gone {
+                format!("field {field}{place} is no longer a setting; {instead}")
+            } else if shape.later.contains(&name) {
                 format!("field {field}{place} is not available yet")
             } else {
                 format!("unknown field {field}{place}{}", hint(name, &known))

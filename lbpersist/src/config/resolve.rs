@@ -93,7 +93,6 @@ fn profile_of(
         name: name.to_owned(),
         method: raw.method.clone()?,
         server_down: raw.server_down,
-        limit_counts_as_down: raw.limit_counts_as_down,
         fallback: fallback.map(Box::new),
     })
 }

@@ -101,7 +101,6 @@ fn example() -> Model {
                 scope: Scope::VirtualService,
             }),
             server_down: ServerDown::Immediate,
-            limit_counts_as_down: true,
             fallback: None,
         }),
         health_monitors: vec![
@@ -202,7 +201,6 @@ fn a_profile_with_defaults_and_one_that_is_off() {
                 scope: Scope::VirtualService,
             }),
             server_down: ServerDown::Immediate,
-            limit_counts_as_down: true,
             fallback: None,
         };
         assert_eq!(parse(&text).unwrap().pools["web"].persistence, Some(expected));
@@ -635,4 +633,17 @@ proptest! {
         }
         parse_any(&text.concat())?;
     }
+}
+
+#[test]
+fn a_setting_that_is_gone_names_what_took_its_place() {
+    let text = "[[persistence_profile]]\nname = \"p\"\nlimit_counts_as_down = true\n";
+    let problems = parse(text).unwrap_err().to_string();
+    assert!(
+        problems.contains(
+            "3: field `limit_counts_as_down` in persistence_profile `p` is no longer a setting"
+        ),
+        "{problems}"
+    );
+    assert!(problems.contains("`on_limit` of the pool"), "{problems}");
 }

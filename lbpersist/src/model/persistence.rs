@@ -11,8 +11,6 @@ pub struct PersistenceProfile {
     pub method: Method,
     /// What happens to clients of a server that is down.
     pub server_down: ServerDown,
-    /// Whether a server that has as many connections as it may have counts as down.
-    pub limit_counts_as_down: bool,
     /// The profile that is asked when this one knows no server for a client.
     pub fallback: Option<Box<PersistenceProfile>>,
 }

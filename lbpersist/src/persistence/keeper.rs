@@ -73,8 +73,7 @@ impl Keeper {
             let Some(method) = self.method(profile, pool, service, model, &mut changed) else {
                 continue;
             };
-            let model::PersistenceProfile { server_down, limit_counts_as_down, .. } = *profile;
-            links.push(Link { method, server_down, limit_counts_as_down });
+            links.push(Link { method, server_down: profile.server_down });
         }
         if changed && let Some(state) = &self.state {
             self.store.save(state);
@@ -82,7 +81,7 @@ impl Keeper {
         let generation = |id| self.state.as_ref().map_or(0, |state| state.generation(id));
         let roster = Roster::of(pool, generation);
         let counters = Arc::clone(self.counters.entry(service.to_owned()).or_default());
-        let keeping = Arc::new(Keeping { links, roster, counters });
+        let keeping = Arc::new(Keeping { links, on_limit: pool.on_limit, roster, counters });
         self.made.insert(service.to_owned(), (pool.clone(), Arc::clone(&keeping)));
         Some(keeping)
     }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{HttpCookie, PersistenceProfile, ServerDown},
+    model::{HttpCookie, OnLimit, PersistenceProfile, ServerDown},
 };
 
 const LINKS: usize = PersistenceProfile::LONGEST_CHAIN;
@@ -74,6 +74,8 @@ pub enum Choice {
     Balance,
     /// Its server is down, and it may have no other.
     Refuse,
+    /// Its server is full, and it may have no other.
+    RefuseFull,
 }
 
 /// What is counted. Numbers are places in [`Counters`]; the first are those of [`Refusal`]; append only.
@@ -89,10 +91,12 @@ pub enum Event {
     Full = 10,
     /// A client's server was down, and it was refused.
     Refused = 11,
+    /// A client's server had no room, and it was refused.
+    RefusedFull = 12,
 }
 
 /// Names of what is counted, by number.
-pub const EVENTS: [&str; 12] = [
+pub const EVENTS: [&str; 13] = [
     "cookie_malformed",
     "cookie_oversized",
     "cookie_version",
@@ -105,6 +109,7 @@ pub const EVENTS: [&str; 12] = [
     "server_down",
     "server_full",
     "refused",
+    "refused_full",
 ];
 
 /// What has happened, by number.
@@ -150,6 +155,7 @@ impl Keys {
 #[derive(Debug)]
 pub struct Keeping {
     pub(super) links: Vec<Link>,
+    pub(super) on_limit: OnLimit,
     pub(super) roster: Roster,
     pub(super) counters: Arc<Counters>,
 }
@@ -159,7 +165,6 @@ pub struct Keeping {
 pub(super) struct Link {
     pub(super) method: Method,
     pub(super) server_down: ServerDown,
-    pub(super) limit_counts_as_down: bool,
 }
 
 #[derive(Debug)]
@@ -298,9 +303,8 @@ impl Keeping {
                     }
                     return decision;
                 }
-                Err(Lost::Refused) => {
-                    self.counters.count(Event::Refused);
-                    decision.choice = Choice::Refuse;
+                Err(Lost::Refused(choice)) => {
+                    decision.choice = choice;
                     return decision;
                 }
                 // The next profile may know better, and then any server will do.
@@ -446,21 +450,24 @@ impl Keeping {
     }
 
     fn judge(&self, link: &Link, server: usize, condition: Condition) -> Result<Choice, Lost> {
-        let down = match condition {
-            Condition::Usable => None,
-            Condition::Full if !link.limit_counts_as_down => None,
-            Condition::Full => Some(Event::Full),
-            Condition::Down => Some(Event::Down),
-        };
         let may_move = link.server_down == ServerDown::Immediate;
-        match (down, link.server_down) {
-            (None, _) | (_, ServerDown::Continue) => Ok(Choice::Server { server, may_move }),
-            (Some(_), ServerDown::Never) => Err(Lost::Refused),
-            (Some(event), ServerDown::Immediate) => {
-                self.counters.count(event);
-                Err(Lost::Gone)
+        let (event, lost) = match (condition, link.server_down, self.on_limit) {
+            (Condition::Usable, _, _)
+            | (Condition::Full, _, OnLimit::Exceed)
+            | (Condition::Down, ServerDown::Continue, _) => {
+                return Ok(Choice::Server { server, may_move });
             }
-        }
+            (Condition::Full, _, OnLimit::Spill) => (Event::Full, Lost::Gone),
+            (Condition::Full, _, OnLimit::Reject) => {
+                (Event::RefusedFull, Lost::Refused(Choice::RefuseFull))
+            }
+            (Condition::Down, ServerDown::Immediate, _) => (Event::Down, Lost::Gone),
+            (Condition::Down, ServerDown::Never, _) => {
+                (Event::Refused, Lost::Refused(Choice::Refuse))
+            }
+        };
+        self.counters.count(event);
+        Err(lost)
     }
 
     fn close(&self, place: usize, hold: Hold, now_ms: u64) {
@@ -475,7 +482,7 @@ impl Keeping {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
     Gone,
-    Refused,
+    Refused(Choice),
 }
 
 /// A request that has its server. It keeps the entries it uses from expiring, until it is dropped.

@@ -79,8 +79,16 @@ fn text(servers: &str, fields: &str) -> String {
 
 impl World {
     fn new(fields: &str) -> Self {
+        Self::in_pool("", fields)
+    }
+
+    /// The same, with `settings` in the table of the pool.
+    fn in_pool(settings: &str, fields: &str) -> Self {
         let mut keeper = Keeper::new(Box::new(Memory(Mutex::new(None))));
-        let keeping = make(&mut keeper, &text(SERVERS, fields));
+        let keeping = make(
+            &mut keeper,
+            &text(SERVERS, fields).replacen("[[pool]]\n", &format!("[[pool]]\n{settings}\n"), 1),
+        );
         let conditions = RefCell::new([Condition::Usable; 3]);
         let ms = crate::clock::now_ns() / 1_000_000;
         Self { keeper, keeping, conditions, now: Now { unix_s: unix_s(), ms } }
@@ -270,19 +278,36 @@ fn when_the_server_is_down_the_profile_says_what_happens() {
         ("", Usable, to(1)),
         ("", Down, Choice::Balance),
         ("", Full, Choice::Balance),
-        ("limit_counts_as_down = false", Full, to(1)),
         ("server_down = \"never\"", Usable, stay),
         ("server_down = \"never\"", Down, Choice::Refuse),
-        ("server_down = \"never\"", Full, Choice::Refuse),
-        ("server_down = \"never\"\nlimit_counts_as_down = false", Full, stay),
+        ("server_down = \"never\"", Full, Choice::Balance),
         ("server_down = \"continue\"", Down, stay),
-        ("server_down = \"continue\"", Full, stay),
+        ("server_down = \"continue\"", Full, Choice::Balance),
     ];
     for (fields, condition, expected) in rows {
         let world = World::new(&format!("{COOKIE}\n{fields}"));
         let cookie = with_cookie(&world.cookie(1));
         world.set(1, condition);
         assert_eq!(world.choice(&cookie), expected, "{fields} {condition:?}");
+    }
+}
+
+#[test]
+fn when_the_server_is_full_the_pool_says_what_happens() {
+    let stay = Choice::Server { server: 1, may_move: false };
+    for (on_limit, server_down, expected) in [
+        ("spill", "immediate", Choice::Balance),
+        ("spill", "never", Choice::Balance),
+        ("exceed", "immediate", to(1)),
+        ("exceed", "never", stay),
+        ("reject", "immediate", Choice::RefuseFull),
+        ("reject", "continue", Choice::RefuseFull),
+    ] {
+        let fields = format!("{COOKIE}\nserver_down = \"{server_down}\"");
+        let world = World::in_pool(&format!("on_limit = \"{on_limit}\""), &fields);
+        let cookie = with_cookie(&world.cookie(1));
+        world.set(1, Condition::Full);
+        assert_eq!(world.choice(&cookie), expected, "{on_limit} {server_down}");
     }
 }
 

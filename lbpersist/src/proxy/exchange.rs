@@ -10,6 +10,7 @@ use super::{
     body::AnswerBody,
     connection::Connection,
     counters::Shard,
+    load::Place,
     reason::Reason,
     snapshot::Service,
     upstream::Lease,
@@ -30,6 +31,8 @@ pub(super) struct Exchange {
     pub(super) refused: Option<Reason>,
     pub(super) server: Option<usize>,
     pub(super) lease: Option<Lease>,
+    /// Counts for the server.
+    pub(super) place: Option<Place>,
     /// Keeps what its persistence uses from expiring.
     pub(super) session: Option<Session>,
     pub(super) times: Times,
@@ -54,6 +57,7 @@ impl Exchange {
             refused,
             server: None,
             lease: None,
+            place: None,
             session: None,
             times: Times::begin(),
             status: None,
@@ -87,7 +91,7 @@ impl Exchange {
         let text = format!("{} {}\n", status.as_u16(), reason.name());
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-        if matches!(reason, Reason::NoServer | Reason::ServerDown) {
+        if matches!(reason, Reason::NoServer | Reason::ServerDown | Reason::ServerFull) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         // Of a request that was not read to its end, the rest might be taken for another one.
@@ -112,6 +116,7 @@ impl Exchange {
         }
         self.shard().outcome(reason);
         self.session = None;
+        self.place = None;
         if let Some(lease) = self.lease.take()
             && reason == Reason::Answered
             && let Carried::Http(settings) = &self.service.settings

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     access_log::Entry,
     body::{AnswerBody, ClientBody, Progress},
-    choose::{self, Tried},
+    choose::{Chosen, Tried},
     connection::Connection,
     exchange::Exchange,
     headers,
@@ -62,20 +62,24 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
     let client = exchange.connection.client.source;
     let (headers, uri) = (outgoing.request.headers(), outgoing.request.uri());
     let kept = Kept::of(&service, headers, uri, client.ip());
-    if kept.is_refused() {
-        return Err(Reason::ServerDown);
+    if let Some(reason) = kept.refused() {
+        return Err(reason);
     }
     keep::strip(&service, outgoing.request.headers_mut());
     let mut tried = Tried::default();
-    let mut failure = Reason::NoServer;
     for attempt in 0..=settings.link.retries {
-        let bound = kept.server().filter(|_| attempt == 0 || !kept.may_move());
-        let fresh = || choose::fresh(&service, client, exchange.number, &tried);
-        let Some(server) = bound.or_else(fresh) else { break };
+        // The place at the server before, if it has one.
+        exchange.place = None;
+        let Chosen { server, place } = match kept.next(&service, client, exchange.number, &tried) {
+            Ok(chosen) => chosen,
+            Err(reason) if attempt == 0 => return Err(reason),
+            Err(_) => break,
+        };
         if attempt > 0 {
             exchange.connection.shard().retries.add(1);
         }
         exchange.server = Some(server);
+        exchange.place = place;
         match ask(exchange, settings, server, outgoing).await {
             Ok(response) => {
                 exchange.session = kept.settle(&service, server);
@@ -85,9 +89,8 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
             Err(Unanswered::Failed(reason)) => return Err(reason),
         }
         tried.add(server);
-        failure = Reason::ConnectFailed;
     }
-    Err(failure)
+    Err(Reason::ConnectFailed)
 }
 
 /// Makes of a client's request the one that servers get. Says whether it asks for another protocol.

@@ -1,13 +1,17 @@
 //! Persistence, for requests as the proxy has them.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use http::{HeaderMap, HeaderValue, Uri, header::COOKIE, header::SET_COOKIE};
 
-use super::snapshot::Service;
+use super::{
+    choose::{self, Chosen, Tried},
+    reason::Reason,
+    snapshot::Service,
+};
 use crate::{
     clock,
     persistence::{self, Choice, Decision, Now, Session, header::Without},
@@ -51,7 +55,7 @@ impl Kept {
             return Self { decision: None, choice: Choice::Balance };
         };
         let asked = Asked { headers, uri, client };
-        let condition = |server: usize| service.servers[server].condition;
+        let condition = |server: usize| service.condition(server);
         let decision = keeping.decide(&asked, condition, now());
         Self { choice: decision.choice(), decision: Some(decision) }
     }
@@ -61,22 +65,43 @@ impl Kept {
         Self::of(service, &HeaderMap::new(), &Uri::default(), client)
     }
 
-    /// Whether the client's server is down, and it may have no other.
-    pub(super) fn is_refused(&self) -> bool {
-        self.choice == Choice::Refuse
+    /// Why the client is refused, if its server cannot have it and it may have no other.
+    pub(super) fn refused(&self) -> Option<Reason> {
+        match self.choice {
+            Choice::Refuse => Some(Reason::ServerDown),
+            Choice::RefuseFull => Some(Reason::ServerFull),
+            Choice::Server { .. } | Choice::Balance => None,
+        }
     }
 
     /// The server that the client has.
-    pub(super) fn server(&self) -> Option<usize> {
+    fn server(&self) -> Option<usize> {
         match self.choice {
             Choice::Server { server, .. } => Some(server),
-            Choice::Balance | Choice::Refuse => None,
+            Choice::Balance | Choice::Refuse | Choice::RefuseFull => None,
         }
     }
 
     /// Whether another server may be tried when the first one cannot be reached.
-    pub(super) fn may_move(&self) -> bool {
+    fn may_move(&self) -> bool {
         !matches!(self.choice, Choice::Server { may_move: false, .. })
+    }
+
+    /// A server to ask: the client's own, as long as it may have no other or has not been asked, and then any.
+    pub(super) fn next(
+        &self,
+        service: &Service,
+        client: SocketAddr,
+        number: u64,
+        tried: &Tried,
+    ) -> Result<Chosen, Reason> {
+        if let Some(server) = self.server()
+            && (tried.is_empty() || !self.may_move())
+            && let Some(chosen) = choose::bound(service, server)?
+        {
+            return Ok(chosen);
+        }
+        choose::fresh(service, client, number, tried)
     }
 
     /// Notes that a server has it.

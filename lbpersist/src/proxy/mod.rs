@@ -18,6 +18,7 @@ mod guard;
 mod headers;
 mod http;
 mod keep;
+mod load;
 pub mod proxy_protocol;
 pub mod reason;
 mod relay;

@@ -46,7 +46,7 @@ pub enum Reason {
     WriteTimeout,
     /// A connection that had to begin with a PROXY protocol header, and did not.
     BadProxyHeader,
-    /// No server is up, or none has room.
+    /// No server is up.
     NoServer,
     /// No server that was tried could be reached.
     ConnectFailed,
@@ -62,6 +62,8 @@ pub enum Reason {
     IdleTimeout,
     /// The client's server is down, and its profile allows no other.
     ServerDown,
+    /// Every server that the client may have is full.
+    ServerFull,
 }
 
 impl Reason {
@@ -69,7 +71,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in order.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Answered,
         Self::Upgraded,
         Self::Carried,
@@ -98,6 +100,7 @@ impl Reason {
         Self::AnswerBodyTimeout,
         Self::IdleTimeout,
         Self::ServerDown,
+        Self::ServerFull,
     ];
 
     /// Its name in counters and logs.
@@ -131,6 +134,7 @@ impl Reason {
             Self::AnswerBodyTimeout => "answer_body_timeout",
             Self::IdleTimeout => "idle_timeout",
             Self::ServerDown => "server_down",
+            Self::ServerFull => "server_full",
         }
     }
 
@@ -155,7 +159,7 @@ impl Reason {
             Self::UnknownCoding | Self::RefusedMethod => StatusCode::NOT_IMPLEMENTED,
             Self::UnknownVersion => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::UnknownExpectation => StatusCode::EXPECTATION_FAILED,
-            Self::NoServer | Self::ServerDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoServer | Self::ServerDown | Self::ServerFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed | Self::BadAnswer | Self::AnswerCut => StatusCode::BAD_GATEWAY,
             Self::AnswerTimeout | Self::AnswerBodyTimeout | Self::IdleTimeout => {
                 StatusCode::GATEWAY_TIMEOUT

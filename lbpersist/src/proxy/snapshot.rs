@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::counters::Counters;
+use super::{
+    counters::Counters,
+    load::{Counted, Loads},
+};
 use crate::{
     balance::maglev::{self, Member},
     datapath::{address::to_map, desired::Facts},
@@ -39,13 +42,25 @@ pub(super) struct Service {
     pub(super) ring: Arc<[u16]>,
     pub(super) counters: Arc<Counters>,
     pub(super) keeping: Option<Arc<Keeping>>,
+    /// Where more than the ring decides.
+    pub(super) loads: Option<Arc<Loads>>,
+}
+
+impl Service {
+    /// Whether a server may have a request of a client that is bound to it.
+    pub(super) fn condition(&self, server: usize) -> Condition {
+        match (self.servers[server].condition, &self.loads) {
+            (Condition::Usable, Some(loads)) if !loads.has_room(server) => Condition::Full,
+            (condition, _) => condition,
+        }
+    }
 }
 
 /// A server of a service.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) address: SocketAddr,
-    /// Whether it may have requests of clients that are bound to it.
+    /// Whether it may have requests of clients that are bound to it, as far as monitors and operators know.
     pub(super) condition: Condition,
 }
 
@@ -55,13 +70,15 @@ pub(super) struct Maker {
     workers: usize,
     rings: HashMap<String, (Vec<Member>, Arc<[u16]>)>,
     counters: BTreeMap<Arc<str>, Arc<Counters>>,
+    counted: Counted,
     pub(super) keeper: Keeper,
 }
 
 impl Maker {
     pub(super) fn new(workers: usize, store: Box<dyn Store>) -> Self {
         let keeper = Keeper::new(store);
-        Self { workers, rings: HashMap::new(), counters: BTreeMap::new(), keeper }
+        let (rings, counters, counted) = <_>::default();
+        Self { workers, rings, counters, counted, keeper }
     }
 
     /// The counters of every service there is.
@@ -75,6 +92,7 @@ impl Maker {
         let proxied = || model.services.values().filter(|service| service.carried.is_some());
         self.counters.retain(|name, _| proxied().any(|service| service.name == **name));
         self.rings.retain(|pool, _| proxied().any(|service| service.pool == *pool));
+        self.counted.retain(|pool| proxied().any(|service| service.pool == *pool));
         let mut services = HashMap::new();
         for service in proxied() {
             let Some(pool) = model.pools.get(&service.pool) else { continue };
@@ -128,9 +146,10 @@ impl Maker {
             }
         });
         let servers = servers.collect();
+        let loads = self.counted.loads(pool, &members);
         let ring = self.ring(&pool.name, members, facts.model.data_path.ring_size);
         let listen = SocketAddr::new(service.addresses.addr(), port);
-        Some(Service { name, listen, settings, servers, ring, counters, keeping })
+        Some(Service { name, listen, settings, servers, ring, counters, keeping, loads })
     }
 
     /// The pool's ring, which is as the kernel's for the same members.

@@ -6,7 +6,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     access_log::Times,
-    choose::{self, Tried},
+    choose::{Chosen, Tried},
     keep::Kept,
     proxy_protocol::Addresses,
     reason::Reason,
@@ -32,10 +32,12 @@ pub(super) async fn carry(
     let mut server = None;
     // To the end of the connection, so that its entry does not expire.
     let mut _session = None;
+    let mut _place = None;
     let reason = match open(&worker, &service, settings, addresses).await {
-        Ok((number, mut stream, kept)) => {
-            _session = kept.settle(&service, number);
-            server = Some(service.servers[number].address);
+        Ok((chosen, mut stream, kept)) => {
+            _session = kept.settle(&service, chosen.server);
+            server = Some(service.servers[chosen.server].address);
+            _place = chosen.place;
             times.connected = Some(Instant::now());
             let first = [&first[..], &[]];
             let ended = relay(&mut client, &mut stream, first, settings.idle_timeout, &carried);
@@ -59,23 +61,24 @@ async fn open(
     service: &Service,
     settings: TcpSettings,
     addresses: Addresses,
-) -> Result<(usize, TcpStream, Kept), Reason> {
+) -> Result<(Chosen, TcpStream, Kept), Reason> {
     let shard = service.counters.shard(worker.number);
     let number = worker.next_number();
     let kept = Kept::of_connection(service, addresses.source.ip());
-    if kept.is_refused() {
-        return Err(Reason::ServerDown);
+    if let Some(reason) = kept.refused() {
+        return Err(reason);
     }
     let mut tried = Tried::default();
-    let mut failure = Reason::NoServer;
     for attempt in 0..=settings.link.retries {
-        let bound = kept.server().filter(|_| attempt == 0 || !kept.may_move());
-        let fresh = || choose::fresh(service, addresses.source, number, &tried);
-        let Some(chosen) = bound.or_else(fresh) else { break };
+        let chosen = match kept.next(service, addresses.source, number, &tried) {
+            Ok(chosen) => chosen,
+            Err(reason) if attempt == 0 => return Err(reason),
+            Err(_) => break,
+        };
         if attempt > 0 {
             shard.retries.add(1);
         }
-        let server = &service.servers[chosen];
+        let server = &service.servers[chosen.server];
         match upstream::connect(server.address, &settings.link, addresses).await {
             Ok(stream) => {
                 shard.server_connections.add(1);
@@ -83,8 +86,7 @@ async fn open(
             }
             Err(error) => tracing::debug!(server = %server.address, %error, "cannot connect"),
         }
-        tried.add(chosen);
-        failure = Reason::ConnectFailed;
+        tried.add(chosen.server);
     }
-    Err(failure)
+    Err(Reason::ConnectFailed)
 }

@@ -41,6 +41,17 @@ impl Rig {
 
     /// The same, with further lines in the pool's table.
     pub(crate) fn with_pool(mode: &str, settings: &str, servers: u8, pool: &str) -> Self {
+        Self::configured(mode, settings, servers, pool, |text| text)
+    }
+
+    /// The same, with the text of the configuration changed.
+    pub(crate) fn configured(
+        mode: &str,
+        settings: &str,
+        servers: u8,
+        pool: &str,
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let topology = Topology::new(Wiring::Routed, 1, servers).expect("the rig works");
         let hosts = &topology.servers;
         let scripts = hosts.iter().map(|host| {
@@ -56,6 +67,7 @@ impl Rig {
             ))
             .pool("web", &members(hosts, Family::V4, Some(SERVER_PORTS[0]), &[]), pool)
             .also("[proxy]\nthreads = 2\n");
+        let config = change(config.to_string());
         let balancer = Balancer::start(&topology.balancer, config, &topology.interfaces)
             .expect("the rig works");
         Self { balancer, servers: scripts, topology }
