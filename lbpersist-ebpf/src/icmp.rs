@@ -9,8 +9,9 @@ use lbpersist_common::{
     front::front_flag,
     net::{self, Address, Endpoint},
     reason::Reason,
-    service::{Pool, Reverse, forwarding},
+    service::{Pool, Reverse, forwarding, reverse_flag},
     tcp::flag,
+    translation::Translation,
 };
 use network_types::{
     eth::EthHdr,
@@ -23,6 +24,7 @@ use crate::{
     cursor::Cursor,
     encapsulate, forward, frame, front, load,
     maps::SERVERS,
+    masquerade,
     parse::{Flow, Network, Numbers},
     peek,
     rewrite::{self, End},
@@ -129,8 +131,8 @@ struct Error<'packet> {
 enum Addressee {
     /// The server whose answer to a client it speaks of.
     Server { number: u32, pool: &'static Pool },
-    /// The client whose packet to a server it speaks of.
-    Client { reverse: &'static Reverse },
+    /// The client whose packet to a server it speaks of; under masquerade it came to the server from an address of ours.
+    Client { reverse: &'static Reverse, translation: Option<&'static Translation> },
 }
 
 #[inline(always)]
@@ -148,7 +150,9 @@ fn error(context: &XdpContext, shape: Shape) -> Result<(Verdict, Reason), Reason
     }
     match addressee(&opposite)? {
         Addressee::Server { number, pool } => to_server(context, error, &opposite, number, pool),
-        Addressee::Client { reverse } => to_client(context, error, &opposite, reverse),
+        Addressee::Client { reverse, translation } => {
+            to_client(context, error, &opposite, reverse, translation)
+        }
     }
 }
 
@@ -160,21 +164,25 @@ fn addressee(opposite: &Flow) -> Result<Addressee, Reason> {
         Some(service) => service,
         None => {
             if let Some(reverse) = select::reverse(opposite) {
-                // The server is reached by masquerade alone.
-                if reverse.service == 0 {
-                    return Err(Reason::OtherProtocol);
-                }
-                return Ok(Addressee::Client { reverse });
+                return to_whom(opposite, reverse);
             }
             wide::on_a_prefix(&opposite.to).ok_or(Reason::OtherProtocol)?
         }
     };
     let pool = select::pool(service)?;
-    // The server knows its client by another address, which is not looked up for an error.
-    if pool.forwarding == forwarding::MASQUERADE {
-        return Err(Reason::OtherProtocol);
-    }
     Ok(Addressee::Server { number: peek::server(opposite, service, pool)?, pool })
+}
+
+/// The client whose packet to that server is quoted.
+#[inline(always)]
+fn to_whom(opposite: &Flow, reverse: &'static Reverse) -> Result<Addressee, Reason> {
+    let is_masqueraded = reverse.flags & reverse_flag::MASQUERADE != 0;
+    match if is_masqueraded { masquerade::known(opposite) } else { None } {
+        Some(found) => Ok(Addressee::Client { reverse: &found.answer, translation: Some(found) }),
+        // The server is reached by masquerade alone, and what is quoted was no client's.
+        None if reverse.service == 0 => Err(Reason::OtherProtocol),
+        None => Ok(Addressee::Client { reverse, translation: None }),
+    }
 }
 
 #[inline(always)]
@@ -193,6 +201,12 @@ fn to_server(
     if encapsulate::fits(server, pool) < error.network.total_length() {
         return Err(Reason::TooBig);
     }
+    let port = if pool.forwarding == forwarding::MASQUERADE {
+        // Who is unknown to the tables was told nothing by that server.
+        masquerade::known_port(opposite, server).ok_or(Reason::OtherProtocol)?
+    } else {
+        0
+    };
     rewrite::hop(&mut error.network);
     match pool.forwarding {
         forwarding::TUNNEL => {
@@ -200,7 +214,10 @@ fn to_server(
                 .ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => load::set_frame_addresses(error.ethernet, &server.frame),
-        _ => {
+        forwarding => {
+            if forwarding == forwarding::MASQUERADE {
+                error.translate(End::Destination, &server.tunnel_source, port);
+            }
             let port = if server.port == 0 { opposite.to.port } else { server.port };
             error.translate(End::Source, &server.address, port);
             load::set_frame_addresses(error.ethernet, &server.frame);
@@ -215,14 +232,19 @@ fn to_client(
     mut error: Error<'_>,
     opposite: &Flow,
     reverse: &Reverse,
+    translation: Option<&Translation>,
 ) -> Result<(Verdict, Reason), Reason> {
-    let hop = forward::hop_to(&opposite.to.address)?;
+    let client = translation.map_or(&opposite.to, |found| &found.client);
+    let hop = forward::hop_to(&client.address)?;
     rewrite::may_hop(&error.network)?;
     if hop.mtu < error.network.total_length() {
         return Err(Reason::TooBig);
     }
     rewrite::hop(&mut error.network);
     error.translate(End::Destination, &reverse.address, reverse.port_for(opposite.from.port));
+    if translation.is_some() {
+        error.translate(End::Source, &client.address, client.port);
+    }
     load::set_frame_addresses(error.ethernet, hop.frame);
     Ok((forward::send(context, hop.interface), Reason::ErrorReturned))
 }

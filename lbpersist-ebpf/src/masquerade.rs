@@ -9,7 +9,9 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use lbpersist_common::{
     connection::ConnectionKey,
     counter::Event,
-    hash, net,
+    hash,
+    layout::Layout,
+    net,
     reason::Reason,
     server::Server,
     service::{Reverse, Service, reverse_flag},
@@ -58,6 +60,22 @@ pub(crate) fn answered(flow: &Flow, reverse: &Reverse) -> Option<&'static Transl
 
 #[inline(never)]
 fn translation(flow: &Flow) -> Option<&'static Translation> {
+    let place = place(flow)?;
+    note(place, Side::Server, flow, clock::now_ns());
+    // SAFETY: `place` came from a lookup in this run.
+    Some(unsafe { &*place })
+}
+
+/// As [`answered`], without noting that there was a packet: for errors about packets to the server.
+#[inline(never)]
+pub(crate) fn known(flow: &Flow) -> Option<&'static Translation> {
+    // SAFETY: the place came from a lookup in this run.
+    place(flow).map(|place| unsafe { &*place })
+}
+
+/// Where the translation is that an answer belongs to.
+#[inline(always)]
+fn place(flow: &Flow) -> Option<*mut Translation> {
     let key = TranslationKey {
         server: flow.from.address,
         server_port: flow.from.port,
@@ -70,13 +88,53 @@ fn translation(flow: &Flow) -> Option<&'static Translation> {
         None => HALF_OPEN_TRANSLATIONS.get_ptr_mut(&key)?,
     };
     // SAFETY: `place` came from a lookup in this run.
-    let found = unsafe { &*place };
+    let server = unsafe { (*place).answer.server };
     // The port is ours only at the address that the server knows us by.
-    if SERVERS.get(found.answer.server)?.tunnel_source != flow.to.address {
+    if SERVERS.get(server)?.tunnel_source != flow.to.address {
         return None;
     }
-    note(place, Side::Server, flow, clock::now_ns());
-    Some(found)
+    Some(place)
+}
+
+/// The client's port towards the server, if it has one, without noting that anybody asked: for errors about answers.
+#[inline(always)]
+pub(crate) fn known_port(flow: &Flow, server: &Server) -> Option<u16> {
+    for number in 0..CANDIDATES {
+        match lbpersist_known_port(flow, server, number) {
+            0 => {}
+            port => return Some(port as u16),
+        }
+    }
+    None
+}
+
+/// The port of that candidate if it is the client's, else 0. A global function, as [`lbpersist_own_port`] is.
+// SAFETY: no other symbol is called so.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn lbpersist_known_port(
+    flow: *const Flow,
+    server: *const Server,
+    number: u32,
+) -> u32 {
+    // SAFETY: the only caller passes references.
+    let (Some(flow), Some(server)) = (unsafe { flow.as_ref() }, unsafe { server.as_ref() }) else {
+        return 0;
+    };
+    let (Some(layout), Some(depths)) = (LAYOUT.get(0), DEPTHS.get_ptr_mut(0)) else { return 0 };
+    let mut search = Search::of(flow, server, layout, depths);
+    // Beyond the candidates there are none, which the verifier does not know.
+    search.turn_to(number & (CANDIDATES - 1));
+    // SAFETY: read through a shared reference within this run.
+    let found = match unsafe { TRANSLATIONS.get(&search.key) } {
+        Some(found) => found,
+        // SAFETY: as above.
+        None => match unsafe { HALF_OPEN_TRANSLATIONS.get(&search.key) } {
+            Some(found) => found,
+            None => return 0,
+        },
+    };
+    if found.is_of(&flow.from, &flow.to) { search.key.port.into() } else { 0 }
 }
 
 /// As [`port`]; 0 if there is none.
@@ -99,19 +157,7 @@ pub(crate) extern "C" fn lbpersist_own_port(
         return 0;
     };
     let (Some(layout), Some(depths)) = (LAYOUT.get(0), DEPTHS.get_ptr_mut(0)) else { return 0 };
-    let mut search = Search {
-        key: TranslationKey {
-            server: server.address,
-            server_port: if server.port == 0 { flow.to.port } else { server.port },
-            port: 0,
-            protocol: flow.to.protocol,
-            reserved: 0,
-        },
-        hash: hash::flow(&flow.from, &flow.to),
-        first: layout.first_port,
-        ports: layout.ports,
-        depths,
-    };
+    let mut search = Search::of(flow, server, layout, depths);
     for number in 0..CANDIDATES {
         if !search.anybody_had(number) {
             continue;
@@ -293,6 +339,24 @@ fn is_taken(key: &TranslationKey) -> bool {
 }
 
 impl Search {
+    /// For the port of a client's packets to that server.
+    #[inline(always)]
+    fn of(flow: &Flow, server: &Server, layout: &Layout, depths: *mut u64) -> Self {
+        Self {
+            key: TranslationKey {
+                server: server.address,
+                server_port: if server.port == 0 { flow.to.port } else { server.port },
+                port: 0,
+                protocol: flow.to.protocol,
+                reserved: 0,
+            },
+            hash: hash::flow(&flow.from, &flow.to),
+            first: layout.first_port,
+            ports: layout.ports,
+            depths,
+        }
+    }
+
     /// Turns to a candidate.
     #[inline(always)]
     fn turn_to(&mut self, number: u32) {

@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// Type and code, and the four bytes behind the checksum.
-type Kind = ([u8; 2], [u8; 4]);
+pub(crate) type Kind = ([u8; 2], [u8; 4]);
 
 /// Errors that follow a connection.
-fn kinds(family: Family) -> Vec<Kind> {
+pub(crate) fn kinds(family: Family) -> Vec<Kind> {
     match family {
         V4 => vec![
             ([3, 3], [0; 4]),
@@ -40,11 +40,11 @@ fn kinds(family: Family) -> Vec<Kind> {
 }
 
 /// A router on the way to the client.
-fn router(family: Family) -> IpAddr {
+pub(crate) fn router(family: Family) -> IpAddr {
     host_address(family, NEAR, 1)
 }
 
-fn head(link: Link) -> Vec<u8> {
+pub(crate) fn head(link: Link) -> Vec<u8> {
     [link.destination, link.source].concat()
 }
 
@@ -60,7 +60,7 @@ fn answers(family: Family) -> [(Packet, Packet); 3] {
 }
 
 /// How much routers quote: the least, a little more, up to all.
-fn quotes(family: Family, packet: &Packet) -> Vec<usize> {
+pub(crate) fn quotes(family: Family, packet: &Packet) -> Vec<usize> {
     let headers = if family == V4 { 20 } else { 40 };
     let all = packet.bytes().len() - 14;
     let mut lengths = vec![headers + 4, headers + 8, headers + 16, headers + 18, headers + 20, all];
