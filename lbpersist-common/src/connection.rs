@@ -5,9 +5,10 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     net::{Address, Destination},
     server::Binding,
+    tcp::State,
 };
 
-/// One connection of one client to one service.
+/// One connection of one client to one service, carried by packets or by the daemon.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 pub struct ConnectionKey {
@@ -33,7 +34,7 @@ const _: () = assert!(size_of::<ConnectionKey>() == 40);
 pub struct Connection {
     /// The server.
     pub binding: Binding,
-    /// A [`crate::tcp::State`] number; 0 for a UDP flow.
+    /// A [`crate::tcp::State`] number; 0 for a UDP flow; [`Connection::CARRIED`].
     pub state: u32,
     /// When it was found silent for its idle limit, seconds of `CLOCK_MONOTONIC` rounded up; 0 when it was not. The next
     /// packet clears it, or the sweep ends the connection after as long again.
@@ -46,6 +47,16 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() == 32);
+
+impl Connection {
+    /// The state of a connection that the daemon carries: it says when it ends, and no packet does. To packets it is closed.
+    pub const CARRIED: u32 = 32;
+
+    /// Whether it is open, if it is of TCP.
+    pub fn is_open(&self) -> bool {
+        self.state == Self::CARRIED || State::from_number(self.state) != State::Closed
+    }
+}
 
 /// A connection whose client has not answered the server's SYN yet.
 #[repr(C)]

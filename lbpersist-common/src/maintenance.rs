@@ -6,7 +6,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{connection::ConnectionKey, persistence::EntryKey, translation::TranslationKey};
+use crate::{
+    connection::ConnectionKey, persistence::EntryKey, server::Binding, translation::TranslationKey,
+};
 
 /// One request. What it means is told by its [`Operation`].
 #[repr(C)]
@@ -44,6 +46,32 @@ impl Request {
         request
     }
 
+    /// A request to count a connection of a client that meets `binding`, a server of pool number `pool`. With `moved` its entry
+    /// follows there from another server. When the program acted, `seen_ns` is when it did.
+    pub fn carried(
+        entry: EntryKey,
+        connection: ConnectionKey,
+        pool: u32,
+        binding: Binding,
+        moved: bool,
+    ) -> Self {
+        Self {
+            operation: Operation::OpenCarried as u32,
+            argument: u32::from(moved),
+            entry,
+            connection,
+            created_ns: bytemuck::cast(binding),
+            seen_ns: 0,
+            count_word: pool.into(),
+        }
+    }
+
+    /// The server and the number of its pool that [`Self::carried`] names.
+    #[inline(always)]
+    pub fn carried_by(&self) -> (Binding, u32) {
+        (bytemuck::cast(self.created_ns), self.count_word as u32)
+    }
+
     /// The translation that it is about.
     #[inline(always)]
     pub fn translation(&self) -> TranslationKey {
@@ -75,6 +103,10 @@ pub enum Operation {
     FreeTranslation = 6,
     /// The same of an unfinished one.
     FreeHalfOpen = 7,
+    /// Count a connection that the daemon carries, and note it: see [`Request::carried`].
+    OpenCarried = 8,
+    /// End a connection that the daemon has carried, if it is the one that was opened at [`Request::seen_ns`].
+    CloseCarried = 9,
 }
 
 /// Requests in one run: a frame of `BPF_PROG_TEST_RUN` must fit a page with its headroom.

@@ -15,6 +15,7 @@ mod algorithm;
 mod answer;
 mod atomic;
 mod budget;
+mod carried;
 mod choice;
 mod clock;
 mod connection;

@@ -11,7 +11,7 @@ use lbpersist_common::{
 };
 
 use crate::{
-    atomic, clock, count,
+    atomic, carried, clock, count,
     cursor::Unaligned,
     frame,
     maps::{CONNECTIONS, ENTRIES, HALF_OPEN_TRANSLATIONS, TRANSLATIONS},
@@ -29,6 +29,12 @@ pub(crate) fn requests(context: &XdpContext) -> Verdict {
     for _ in 0..BATCH {
         let Some(slot) = cursor.take::<Unaligned<Request>>() else { break };
         let request = slot.0;
+        if request.operation == Operation::OpenCarried as u32 {
+            let opened = carried::open(&request);
+            slot.0.seen_ns = opened;
+            slot.0.argument = u32::from(opened != 0);
+            continue;
+        }
         let acted = answer(&request);
         slot.0.argument = u32::from(acted);
     }
@@ -46,6 +52,7 @@ fn answer(request: &Request) -> bool {
         n if n == Operation::DeleteConnection as u32 => delete_connection(request),
         n if n == Operation::FreeTranslation as u32 => free_translation(request),
         n if n == Operation::FreeHalfOpen as u32 => free_half_open(request),
+        n if n == Operation::CloseCarried as u32 => carried::close(request),
         _ => false,
     }
 }

@@ -45,6 +45,11 @@ pub(crate) static NAMES: HashMap<NameKey, Name, 32_768, ON_DEMAND> = HashMap::ne
 #[btf_map(name = "services")]
 pub(crate) static SERVICES: HashMap<ServiceKey, Service, 16_384, ON_DEMAND> = HashMap::new();
 
+/// Services that the daemon carries, by where they listen. Written by the daemon; read by the daemon that follows it and by the
+/// CLI, which find entries and connections of their clients by it. No packet is looked up here.
+#[btf_map(name = "carried")]
+pub(crate) static CARRIED: HashMap<ServiceKey, Service, 16_384, ON_DEMAND> = HashMap::new();
+
 /// Services on prefixes, by protocol, port or 0 for all, and prefix. Written by the daemon; read for packets that neither
 /// `services` nor `reverse` knows, while there is such a service.
 #[btf_map(name = "prefix_services")]

@@ -192,6 +192,13 @@ pub(crate) fn slot(flow: &Flow, service: &Service, pool: &Pool) -> Option<SlotPl
     Some(SlotPlace { place, side: pool.side & 1 })
 }
 
+/// The slot of a client by the hash of its key.
+#[inline(always)]
+pub(crate) fn slot_at(number: u32, pool: &Pool, hash: u32) -> Option<SlotPlace> {
+    let place = RINGS.get_value_ptr_mut(number, &slot_of(hash, pool.slots))?;
+    Some(SlotPlace { place, side: pool.side & 1 })
+}
+
 impl Visit<'_> {
     /// Who of client and server is seen by this balancer, for a segment of the client.
     #[inline(always)]

@@ -53,6 +53,10 @@ fn text(explanation: &Explanation) -> String {
     if let Some(segment) = &explanation.segment {
         lines.push(format!("a packet of an open one {}", decision(segment, explanation)));
     }
+    if explanation.carried {
+        let note = "the daemon carries it: a cookie or header that the profile asks for first goes before this, and servers may be full";
+        lines.push(note.to_owned());
+    }
     lines.push(String::new());
     lines.extend(details(explanation));
     lines.push(String::new());

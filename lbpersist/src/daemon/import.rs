@@ -76,8 +76,9 @@ struct Book<'a> {
 
 impl<'a> Book<'a> {
     fn of(actual: &'a Desired, identities: &'a Identities) -> Self {
+        let exact = actual.services.values().chain(actual.carried.values());
         let mut services: HashMap<_, _> =
-            actual.services.values().map(|service| (service.id, (service, None))).collect();
+            exact.map(|service| (service.id, (service, None))).collect();
         for ((_, key), service) in &actual.prefix_services {
             let address = from_map(key.address);
             let bits = u8::try_from(service.prefix_length).unwrap_or(128);

@@ -38,7 +38,7 @@ use crate::{
     clock,
     control::socket::{self, Listener, Request},
     datapath::{
-        self, DataPath,
+        self, DataPath, carried,
         desired::{Desired, Facts, ServerKey},
         local_ports,
         maps::PinDirectory,
@@ -49,6 +49,7 @@ use crate::{
     health::{Checker, Report},
     model::Model,
     network::{self, View, Watcher},
+    persistence::entries::Entries,
     proxy::{self, Proxy},
     store::{Kernel, Store},
 };
@@ -155,6 +156,8 @@ struct Daemon {
     // Those servers that came up and may not have their whole share of new clients yet.
     rising: BTreeMap<ServerKey, Rise>,
     proxy: Proxy,
+    // Where those are kept by address whose connections the proxy carries.
+    entries: Arc<dyn Entries>,
     store: Store,
     // What the store was given last.
     kept: Option<Kernel>,
@@ -222,6 +225,7 @@ impl Daemon {
         let mut checker = Checker::start(report).map_err(Error::Health)?;
         checker.set_targets(targets(&model, &failing));
         let proxy = Proxy::new(&model, Box::new(store.clone()));
+        let entries = Arc::new(data_path.ledger()?);
         let sweep = Sweep::new(&model.idle_limits, model.data_path.sweep_interval);
         let mut daemon = Self {
             model,
@@ -234,6 +238,7 @@ impl Daemon {
             failing,
             rising: BTreeMap::new(),
             proxy,
+            entries,
             store,
             kept: None,
             snapshot_at: Instant::now(),
@@ -316,8 +321,11 @@ impl Daemon {
         let facts = Facts { model: &self.model, down: &down, shares: &shares, view: &self.view };
         let desired = Desired::compute(&facts, &mut self.data_path.identities)
             .map_err(datapath::Error::from)?;
-        self.proxy.apply(&facts)?;
+        let identities = &self.data_path.identities;
+        let sites = carried::sites(&self.model, &desired, identities, &self.entries);
+        let prepared = self.proxy.prepare(&facts, &sites)?;
         let steps = self.data_path.apply(desired)?;
+        self.proxy.apply(prepared);
         if steps > 0 {
             tracing::debug!(steps, "the kernel's maps were changed");
         }

@@ -180,6 +180,10 @@ impl DataPath {
             Step::SetService(key, service) => {
                 failing("services", maps.services.insert(key, service, 0))
             }
+            Step::SetCarried(key, service) => {
+                failing("carried", maps.carried.insert(key, service, 0))
+            }
+            Step::RemoveCarried(key) => removing("carried", maps.carried.remove(key)),
             Step::SetPrefixService((bits, key), service) => {
                 let key = Key::new(*bits, *key);
                 failing("prefix_services", maps.prefix_services.insert(&key, service, 0))
@@ -348,6 +352,7 @@ impl DataPath {
         let actual = &mut self.actual;
         actual.names = maps::scan::<NameKey, Name>(&pins, "names")?.into_iter().collect();
         actual.services = maps::scan::<Endpoint, Service>(&pins, "services")?.into_iter().collect();
+        actual.carried = maps::scan::<Endpoint, Service>(&pins, "carried")?.into_iter().collect();
         actual.reverse = maps::scan::<Endpoint, Reverse>(&pins, "reverse")?.into_iter().collect();
         actual.fronts = maps::scan::<Address, Front>(&pins, "fronts")?.into_iter().collect();
         actual.neighbours =
@@ -407,7 +412,7 @@ fn adopt_names(actual: &Desired, identities: &mut Identities) {
         }
     }
     let prefixes = actual.prefix_services.values().filter(|service| service.id != 0);
-    for service in actual.services.values().chain(prefixes) {
+    for service in actual.services.values().chain(actual.carried.values()).chain(prefixes) {
         let names = (name(kind::SERVICE, service.index), name(kind::POOL, service.pool));
         if let (Some(service_name), Some(pool_name)) = names {
             let identity = super::desired::identity_of(service_name, pool_name);
@@ -431,6 +436,8 @@ fn note(actual: &mut Desired, step: &Step) {
         Step::SetTurns(number, ref turns) => drop(actual.turns.insert(number, turns.clone())),
         Step::SetReverse(key, reverse) => drop(actual.reverse.insert(key, reverse)),
         Step::SetService(key, service) => drop(actual.services.insert(key, service)),
+        Step::SetCarried(key, service) => drop(actual.carried.insert(key, service)),
+        Step::RemoveCarried(key) => drop(actual.carried.remove(&key)),
         Step::SetPrefixService(key, service) => drop(actual.prefix_services.insert(key, service)),
         Step::RemovePrefixService(key) => drop(actual.prefix_services.remove(&key)),
         Step::SetFront(key, front) => drop(actual.fronts.insert(key, front)),

@@ -54,6 +54,10 @@ impl Words<'_> {
             Step::SetService(endpoint, service) => {
                 self.service(self.was.services.get(endpoint), service)
             }
+            Step::SetCarried(endpoint, service) => {
+                self.service(self.was.carried.get(endpoint), service)
+            }
+            Step::RemoveCarried(endpoint) => self.removed(self.was.carried.get(endpoint)),
             Step::SetPrefixService(place, service) if service.id != 0 => {
                 self.service(self.was.prefix_services.get(place), service)
             }
@@ -100,7 +104,8 @@ impl Words<'_> {
     fn removed(&self, was: Option<&Service>) -> Vec<String> {
         // One that only moves to another address goes on.
         let gone = was.filter(|was| {
-            was.id != 0 && !self.is.services.values().any(|service| service.id == was.id)
+            let mut left = self.is.services.values().chain(self.is.carried.values());
+            was.id != 0 && !left.any(|service| service.id == was.id)
         });
         let gone = gone.map(|was| self.old_name(kind::SERVICE, was.index));
         gone.map(|name| format!("virtual service {name} is removed")).into_iter().collect()

@@ -38,6 +38,8 @@ use crate::{
 pub struct Desired {
     /// `services`.
     pub services: BTreeMap<Endpoint, Service>,
+    /// `carried`.
+    pub carried: BTreeMap<Endpoint, Service>,
     /// `prefix_services`, by the bits that must agree and the key.
     pub prefix_services: BTreeMap<PrefixPlace, Service>,
     /// `reverse`.
@@ -102,10 +104,12 @@ impl Desired {
         for pool in facts.model.pools.values() {
             desired.add_pool(pool, facts, identities)?;
         }
-        // Packets of the other services go to the stack, and through it to the daemon.
-        let in_kernel = facts.model.services.values().filter(|s| s.mode == model::Mode::L4);
-        for virtual_service in in_kernel {
-            desired.add_service(virtual_service, facts.model, identities)?;
+        for virtual_service in facts.model.services.values() {
+            if virtual_service.mode == model::Mode::L4 {
+                desired.add_service(virtual_service, facts.model, identities)?;
+            } else {
+                desired.add_carried(virtual_service, facts.model, identities)?;
+            }
         }
         desired.fronts = super::front::fronts(facts.model, &desired.services);
         desired.spread_reverse_of_all_ports();
@@ -182,6 +186,31 @@ impl Desired {
             self.turns.insert(given.number, turns);
         }
         self.pools.insert(given.number, value);
+        Ok(())
+    }
+
+    /// Packets of such a service go to the stack, and through it to the daemon. Its clients have entries as others do.
+    fn add_carried(
+        &mut self,
+        configured: &model::VirtualService,
+        model: &Model,
+        identities: &mut Identities,
+    ) -> Result<(), Exhausted> {
+        let pool = identities.pool(&configured.pool)?;
+        let given = identities.service(&service_identity(configured))?;
+        let scope = scope(model, &configured.pool, given, pool);
+        let (address, port) = (to_map(configured.addresses.addr()), configured.ports.number());
+        let endpoint = Endpoint::new(address, port, configured.protocol.number());
+        let value = Service {
+            id: given.id,
+            index: given.number,
+            pool: pool.number,
+            scope,
+            prefix_length: 0,
+        };
+        self.carried.insert(endpoint, value);
+        let key = NameKey { kind: kind::SERVICE, number: given.number };
+        self.names.insert(key, Name::new(&configured.name, given.id));
         Ok(())
     }
 

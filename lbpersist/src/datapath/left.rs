@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use lbpersist_common::{
     server::{Binding, state},
     service::{Pool, scope, server_down},
-    tcp::State,
 };
 
 use super::{Error, report::Reader};
@@ -30,7 +29,7 @@ impl Reader {
                 Some(Protocol::Udp) => {
                     now_ns <= connection.last_seen_ns.saturating_add(pool.udp_idle_ns)
                 }
-                Some(Protocol::Tcp) => State::from_number(connection.state) != State::Closed,
+                Some(Protocol::Tcp) => connection.is_open(),
                 None => false,
             };
             left.connections += u64::from(open && connection.binding == bound);

@@ -22,17 +22,21 @@ pub(super) struct Listed {
     pub(super) ports: Ports,
     pub(super) protocol: Protocol,
     pub(super) service: Service,
+    /// Whether the daemon carries it; packets are not looked up then.
+    pub(super) is_carried: bool,
 }
 
 /// All services, by addresses, ports and protocol.
 pub(super) fn services(pins: &PinDirectory, maps: &Maps) -> Result<Vec<Listed>, Error> {
-    let mut all: Vec<Listed> = maps::scan::<Endpoint, Service>(pins, "services")?
-        .into_iter()
-        .map(|(endpoint, service)| {
+    let mut all = Vec::new();
+    for (map, is_carried) in [("services", false), ("carried", true)] {
+        let found = maps::scan::<Endpoint, Service>(pins, map)?.into_iter();
+        all.extend(found.map(|(endpoint, service)| {
             let addresses = IpNet::from(from_map(endpoint.address));
-            listed(addresses, endpoint.port, endpoint.protocol, service)
-        })
-        .collect();
+            let one = listed(addresses, endpoint.port, endpoint.protocol, service);
+            Listed { is_carried, ..one }
+        }));
+    }
     for (key, service) in maps.prefix_services.iter().flatten() {
         // Those without an id are addresses of this machine, which are left out of a prefix.
         if service.id != 0 {
@@ -52,6 +56,7 @@ fn listed(addresses: IpNet, port: u16, protocol: u16, service: Service) -> Liste
         ports: Ports::from_number(port),
         protocol: protocol.unwrap_or(Protocol::Tcp),
         service,
+        is_carried: false,
     }
 }
 

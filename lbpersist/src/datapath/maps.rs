@@ -33,10 +33,11 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 36] = [
+pub const NAMES: [&str; 37] = [
     "layout",
     "names",
     "services",
+    "carried",
     "prefix_services",
     "reverse",
     "pools",
@@ -127,6 +128,8 @@ pub struct Maps {
     pub names: HashMap<MapData, NameKey, Name>,
     /// Services by endpoint.
     pub services: HashMap<MapData, Endpoint, Service>,
+    /// Services that the daemon carries, by endpoint.
+    pub carried: HashMap<MapData, Endpoint, Service>,
     /// Services on prefixes.
     pub prefix_services: LpmTrie<MapData, PrefixKey, Service>,
     /// Services by the endpoints that answer for them.
@@ -196,6 +199,7 @@ impl Maps {
             layout,
             names: open(pins, "names")?,
             services: open(pins, "services")?,
+            carried: open(pins, "carried")?,
             prefix_services: open(pins, "prefix_services")?,
             reverse: open(pins, "reverse")?,
             fronts: open(pins, "fronts")?,
@@ -248,7 +252,7 @@ const BPF_NOEXIST: u64 = 1;
 const BATCH: u32 = 4_096;
 
 impl<K: Pod, V: Pod> Table<K, V> {
-    fn open(pins: &PinDirectory, name: &'static str) -> Result<Self, Error> {
+    pub(super) fn open(pins: &PinDirectory, name: &'static str) -> Result<Self, Error> {
         Ok(Self { name, map: open(pins, name)?, raw: raw(pins, name)? })
     }
 

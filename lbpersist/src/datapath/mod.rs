@@ -8,6 +8,7 @@ pub mod address;
 pub mod apply;
 pub mod attach;
 pub mod bind;
+pub mod carried;
 pub mod decapsulate;
 pub mod describe;
 pub mod desired;

@@ -9,7 +9,6 @@ use lbpersist_common::{
     ring::slot_of,
     server::{Binding, state},
     service::{Pool, Service, pool_flag, server_down},
-    tcp::State,
 };
 
 use super::{apply::client_keys, desired::Desired, error::Error, report::Reader};
@@ -103,7 +102,7 @@ impl<'a> Change<'a> {
         let open = if protocol == u16::from(net::UDP) {
             now_ns <= connection.last_seen_ns.saturating_add(pool.udp_idle_ns)
         } else {
-            State::from_number(connection.state) != State::Closed
+            connection.is_open()
         };
         if !open || !holds(self.was, pool, connection.binding) {
             return false;
@@ -124,7 +123,11 @@ fn holds(desired: &Desired, pool: &Pool, binding: Binding) -> bool {
 
 /// Every service and its protocol.
 fn all(desired: &Desired) -> impl Iterator<Item = (u16, &Service)> {
-    let single = desired.services.iter().map(|(endpoint, service)| (endpoint.protocol, service));
+    let single = desired
+        .services
+        .iter()
+        .chain(&desired.carried)
+        .map(|(endpoint, service)| (endpoint.protocol, service));
     let prefixes =
         desired.prefix_services.iter().map(|((_, key), service)| (key.protocol, service));
     single.chain(prefixes).filter(|(_, service)| service.id != 0)

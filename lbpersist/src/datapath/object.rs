@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -76,6 +77,13 @@ impl Object {
             })
             .map_err(|error| refused("a run of program `maintain`", &error))?;
         Ok(())
+    }
+
+    /// The program that answers requests, for whoever runs it from another thread.
+    pub(super) fn maintain_program(&mut self) -> Result<OwnedFd, Error> {
+        let failed = |error: &dyn std::error::Error| refused("to share program `maintain`", error);
+        let program = self.named(MAINTAIN)?.fd().map_err(|error| failed(&error))?;
+        program.as_fd().try_clone_to_owned().map_err(|error| failed(&error))
     }
 
     fn load_programs(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Self, Error> {

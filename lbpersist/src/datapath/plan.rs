@@ -40,6 +40,10 @@ pub enum Step {
     SetReverse(Endpoint, Reverse),
     /// Write a service.
     SetService(Endpoint, Service),
+    /// Write a service that the daemon carries.
+    SetCarried(Endpoint, Service),
+    /// Delete a service that the daemon carries.
+    RemoveCarried(Endpoint),
     /// Write a service on a prefix.
     SetPrefixService(PrefixPlace, Service),
     /// Write an address that services are on.
@@ -91,6 +95,7 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
     steps.extend(down.into_iter().map(|(k, v)| Step::SetServer(k, v)));
     steps.extend(changed(&was.reverse, &is.reverse).map(|(k, v)| Step::SetReverse(k, v)));
     steps.extend(changed(&was.services, &is.services).map(|(k, v)| Step::SetService(k, v)));
+    steps.extend(changed(&was.carried, &is.carried).map(|(k, v)| Step::SetCarried(k, v)));
     let prefixes = changed(&was.prefix_services, &is.prefix_services);
     steps.extend(prefixes.map(|(k, v)| Step::SetPrefixService(k, v)));
 
@@ -98,6 +103,7 @@ pub fn plan(actual: &Desired, desired: &Desired) -> Vec<Step> {
 
     steps.extend(gone(&was.fronts, &is.fronts).map(Step::RemoveFront));
     steps.extend(gone(&was.services, &is.services).map(Step::RemoveService));
+    steps.extend(gone(&was.carried, &is.carried).map(Step::RemoveCarried));
     let prefixes = gone(&was.prefix_services, &is.prefix_services);
     steps.extend(prefixes.map(Step::RemovePrefixService));
     steps.extend(gone(&was.reverse, &is.reverse).map(Step::RemoveReverse));

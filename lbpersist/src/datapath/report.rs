@@ -332,7 +332,8 @@ impl Reader {
 
     fn virtual_services(&self) -> Result<Vec<ServiceStatus>, Error> {
         let mut statuses = Vec::new();
-        for Listed { addresses, ports, protocol, service } in &self.services {
+        let own = self.services.iter().filter(|one| !one.is_carried);
+        for Listed { addresses, ports, protocol, service, .. } in own {
             let counters = self
                 .maps
                 .service_stats

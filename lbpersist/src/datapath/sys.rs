@@ -137,6 +137,19 @@ pub(super) fn delete_place(map: BorrowedFd<'_>, place: u32) -> io::Result<()> {
     bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
 }
 
+/// Runs a program once on a frame, which it may change.
+pub(super) fn run_program(program: BorrowedFd<'_>, frame: &mut [u8]) -> io::Result<()> {
+    let mut attributes = zeroed_attributes();
+    // SAFETY: `test` is the member that this command reads; plain integers.
+    let test = unsafe { &mut attributes.test };
+    test.prog_fd = raw(program);
+    test.data_in = frame.as_ptr() as u64;
+    test.data_out = frame.as_mut_ptr() as u64;
+    test.data_size_in = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    test.data_size_out = test.data_size_in;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes).map(drop)
+}
+
 /// Takes the program of a pinned link off its interface. Removing the pin does that as well, but some time later.
 pub(super) fn detach_link(pin: &Path) -> io::Result<()> {
     let path = CString::new(pin.as_os_str().as_bytes())?;

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
+    entries::{Book, Site, Sites},
     keeping::{Cookie, Counters, Keeping, Keys, Link, Method},
     roster::{self, Roster},
     state::{State, Store},
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     clock, model,
-    model::{Model, Pool, Scope},
+    model::{Model, Pool},
     store::unix_s,
 };
 
@@ -24,11 +25,18 @@ pub struct Keeper {
     keys: Option<Arc<Keys>>,
     tables: HashMap<TableKey, Arc<Table>>,
     counters: HashMap<String, Arc<Counters>>,
-    made: HashMap<String, (Pool, Arc<Keeping>)>,
+    made: HashMap<String, Made>,
 }
 
-/// Profile, pool, and the service if its entries are its own.
-type TableKey = (String, String, Option<String>);
+/// Profile and pool.
+type TableKey = (String, String);
+
+/// The persistence of a service, and what it was made of.
+struct Made {
+    pool: Pool,
+    site: Option<Arc<Site>>,
+    keeping: Arc<Keeping>,
+}
 
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,14 +58,24 @@ impl Keeper {
     }
 
     /// The persistence of a service with that pool; nothing when clients are not kept.
-    pub fn keeping(&mut self, service: &str, pool: &str, model: &Model) -> Option<Arc<Keeping>> {
+    pub fn keeping(
+        &mut self,
+        service: &str,
+        pool: &str,
+        model: &Model,
+        sites: &Sites,
+    ) -> Option<Arc<Keeping>> {
         let pool = model.pools.get(pool)?;
         let profile = pool.persistence.as_ref()?;
-        if let Some((of, keeping)) = self.made.get(service)
-            && of == pool
+        let site = sites.by_service.get(service);
+        if let Some(made) = self.made.get(service)
+            && made.pool == *pool
+            && made.site.as_ref() == site
         {
-            return Some(Arc::clone(keeping));
+            return Some(Arc::clone(&made.keeping));
         }
+        let book = sites.entries.as_ref().zip(site).map(|(entries, site)| Book::new(entries, site));
+        let mut book = book.map(Arc::new);
         let needs_state =
             profile.chain().any(|one| matches!(one.method, model::Method::HttpCookie(_)));
         if needs_state {
@@ -70,7 +88,7 @@ impl Keeper {
         }
         let mut links = Vec::new();
         for profile in profile.chain() {
-            let Some(method) = self.method(profile, pool, service, model, &mut changed) else {
+            let Some(method) = self.method(profile, pool, &mut book, &mut changed) else {
                 continue;
             };
             links.push(Link { method, server_down: profile.server_down });
@@ -82,8 +100,26 @@ impl Keeper {
         let roster = Roster::of(pool, generation);
         let counters = Arc::clone(self.counters.entry(service.to_owned()).or_default());
         let keeping = Arc::new(Keeping { links, on_limit: pool.on_limit, roster, counters });
-        self.made.insert(service.to_owned(), (pool.clone(), Arc::clone(&keeping)));
+        let made = Made { pool: pool.clone(), site: site.cloned(), keeping: Arc::clone(&keeping) };
+        self.made.insert(service.to_owned(), made);
         Some(keeping)
+    }
+
+    /// Forgets what belongs to services that are not carried any more, or to profiles that their pools do not name.
+    pub fn retain(&mut self, model: &Model) {
+        let carried = || model.services.values().filter(|service| service.carried.is_some());
+        let has_service = |name: &String| carried().any(|service| service.name == *name);
+        self.made.retain(|service, _| has_service(service));
+        self.counters.retain(|service, _| has_service(service));
+        self.tables.retain(|(profile, pool), _| {
+            let pool = model.pools.get(pool).filter(|_| carried().any(|one| one.pool == *pool));
+            let first = pool.and_then(|pool| pool.persistence.as_ref());
+            first.is_some_and(|first| {
+                let mut of_cookies =
+                    first.chain().filter(|one| matches!(one.method, model::Method::AppCookie(_)));
+                of_cookies.any(|one| one.name == *profile)
+            })
+        });
     }
 
     /// Gives the memory of expired entries back, and rotates keys when it is time.
@@ -121,8 +157,7 @@ impl Keeper {
         &mut self,
         profile: &model::PersistenceProfile,
         pool: &Pool,
-        service: &str,
-        model: &Model,
+        book: &mut Option<Arc<Book>>,
         changed: &mut bool,
     ) -> Option<Method> {
         Some(match &profile.method {
@@ -143,7 +178,7 @@ impl Keeper {
                 name: settings.cookie_name.clone(),
                 argument: settings.query_argument.clone(),
                 table: self.table(
-                    (profile.name.clone(), pool.name.clone(), None),
+                    (profile.name.clone(), pool.name.clone()),
                     settings.table_size,
                     settings.timeout,
                 ),
@@ -153,15 +188,8 @@ impl Keeper {
             }
             model::Method::ClientIp(settings) if settings.timeout.is_zero() => return None,
             model::Method::ClientIp(settings) => {
-                let own = match settings.scope {
-                    Scope::VirtualService => Some(service.to_owned()),
-                    Scope::Pool => None,
-                };
-                let key = (profile.name.clone(), pool.name.clone(), own);
-                let size = model.data_path.entry_table;
-                let table = self.table(key, size, settings.timeout);
                 let (ipv4_mask, ipv6_mask) = (settings.ipv4_mask, settings.ipv6_mask);
-                Method::Address { ipv4_mask, ipv6_mask, table }
+                Method::Address { ipv4_mask, ipv6_mask, book: book.take()? }
             }
         })
     }

@@ -5,7 +5,7 @@
 //! waits, and nothing allocates for a request that has its server already.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    entries::{Book, Tenure},
     header::{self, Without},
     roster::Roster,
     table::{Bound, Hold, Table},
@@ -37,7 +38,7 @@ pub trait Request {
     /// Path and query.
     fn target(&self) -> &[u8];
     /// Whose it is.
-    fn client(&self) -> IpAddr;
+    fn client(&self) -> SocketAddr;
 }
 
 /// Whether a server may have a request of a client that is bound to it.
@@ -172,7 +173,7 @@ pub(super) enum Method {
     Cookie(Box<Cookie>),
     App { name: String, argument: String, table: Arc<Table> },
     Header { name: String },
-    Address { ipv4_mask: u8, ipv6_mask: u8, table: Arc<Table> },
+    Address { ipv4_mask: u8, ipv6_mask: u8, book: Arc<Book> },
 }
 
 /// A cookie of ours, with all of its line that is always the same.
@@ -241,6 +242,7 @@ impl Cookie {
 enum Found {
     Cookie { token: Token, fresh: bool },
     Entry(Hold),
+    Address,
     Named,
 }
 
@@ -251,7 +253,9 @@ pub struct Decision {
     by: Option<usize>,
     token: Option<(Token, bool)>,
     hold: Option<(usize, Hold)>,
-    client: IpAddr,
+    /// The client's entry names another server than it is to have.
+    moved: bool,
+    client: SocketAddr,
     keeping: Arc<Keeping>,
 }
 
@@ -271,10 +275,11 @@ impl Drop for Decision {
 }
 
 impl Keeping {
-    /// Asks the profiles in turn.
+    /// Asks the profiles in turn. `tenure` is that of the client's connection.
     pub fn decide(
         self: &Arc<Self>,
         request: &impl Request,
+        tenure: &Tenure,
         condition: impl Fn(usize) -> Condition,
         now: Now,
     ) -> Decision {
@@ -283,11 +288,12 @@ impl Keeping {
             by: None,
             token: None,
             hold: None,
+            moved: false,
             client: request.client(),
             keeping: Arc::clone(self),
         };
         for (place, link) in self.links.iter().enumerate() {
-            let Some((server, found)) = self.find(link, request, now) else { continue };
+            let Some((server, found)) = self.find(link, request, tenure, now) else { continue };
             let judged = self.judge(link, server, condition(server));
             if let (Found::Entry(hold), Err(_)) = (&found, judged) {
                 self.close(place, *hold, now.ms);
@@ -299,7 +305,7 @@ impl Keeping {
                     match found {
                         Found::Cookie { token, fresh } => decision.token = Some((token, fresh)),
                         Found::Entry(hold) => decision.hold = Some((place, hold)),
-                        Found::Named => {}
+                        Found::Address | Found::Named => {}
                     }
                     return decision;
                 }
@@ -308,14 +314,20 @@ impl Keeping {
                     return decision;
                 }
                 // The next profile may know better, and then any server will do.
-                Err(Lost::Gone) => {}
+                Err(Lost::Gone) => decision.moved |= matches!(found, Found::Address),
             }
         }
         decision
     }
 
     /// Notes that the request goes to `server`, wherever the profiles keep that.
-    pub fn settle(self: &Arc<Self>, mut decision: Decision, server: usize, now: Now) -> Session {
+    pub fn settle(
+        self: &Arc<Self>,
+        mut decision: Decision,
+        tenure: &Tenure,
+        server: usize,
+        now: Now,
+    ) -> Session {
         let mut session = Session {
             keeping: Arc::clone(self),
             server,
@@ -347,12 +359,19 @@ impl Keeping {
                     session.tokens[place] =
                         Some(Token { server, generation, issued: now.unix_s, expires });
                 }
-                Method::Address { ipv4_mask, ipv6_mask, table } => {
-                    let key = masked(decision.client, *ipv4_mask, *ipv6_mask);
-                    session.holds[place] = Some(table.bind(&key, bound, now.ms));
+                Method::Address { book, .. } => {
+                    // Its entry named a server, and the request has gone to another one.
+                    let moved = decision.moved || by == Some(place);
+                    tenure.settle(book, decision.client, server, moved);
                 }
                 Method::App { .. } | Method::Header { .. } => {}
             }
+        }
+        if as_decided
+            && let Some(place) = by
+            && let Method::Address { book, .. } = &self.links[place].method
+        {
+            tenure.settle(book, decision.client, server, false);
         }
         if let (true, Some(place), Some((token, fresh))) = (as_decided, by, decision.token)
             && let Method::Cookie(cookie) = &self.links[place].method
@@ -390,7 +409,13 @@ impl Keeping {
     }
 
     /// The server that a profile knows for a request.
-    fn find(&self, link: &Link, request: &impl Request, now: Now) -> Option<(usize, Found)> {
+    fn find(
+        &self,
+        link: &Link,
+        request: &impl Request,
+        tenure: &Tenure,
+        now: Now,
+    ) -> Option<(usize, Found)> {
         let entry = |table: &Table, secret: &[u8]| {
             let (bound, hold) = table.open(secret, now.ms)?;
             match self.roster.by_id(bound) {
@@ -414,9 +439,13 @@ impl Keeping {
                 let server = self.roster.by_header(request.header(name)?)?;
                 Some((server, Found::Named))
             }
-            Method::Address { ipv4_mask, ipv6_mask, table } => {
-                entry(table, &masked(request.client(), *ipv4_mask, *ipv6_mask))
-            }
+            Method::Address { book, .. } => match tenure.find(book, request.client().ip())? {
+                Ok(server) => Some((server, Found::Address)),
+                Err(()) => {
+                    self.counters.count(Event::UnknownServer);
+                    None
+                }
+            },
         }
     }
 
@@ -471,8 +500,7 @@ impl Keeping {
     }
 
     fn close(&self, place: usize, hold: Hold, now_ms: u64) {
-        if let Method::App { table, .. } | Method::Address { table, .. } = &self.links[place].method
-        {
+        if let Method::App { table, .. } = &self.links[place].method {
             table.close(hold, now_ms);
         }
     }

@@ -1,9 +1,11 @@
 //! Methods of keeping clients that the daemon carries out, for services of mode `http`.
 //!
 //! [`Keeper`] makes a [`Keeping`] for each service, which the proxy asks for every request. `token` seals what cookies say,
-//! `state` keeps keys, `header` reads requests, `table` holds entries, `roster` knows servers. No sockets, and no time but
+//! `state` keeps keys, `header` reads requests, `table` holds entries of application cookies,
+//! `entries` asks for those by address, `roster` knows servers. No sockets, and no time but
 //! what is given in; only guards that end with a request look at the clock.
 
+pub mod entries;
 pub mod header;
 mod keeper;
 pub mod keeping;
@@ -15,5 +17,6 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
+pub use entries::Tenure;
 pub use keeper::Keeper;
 pub use keeping::{Choice, Condition, Decision, Keeping, Now, Request, Session};

@@ -2,11 +2,20 @@
 
 use std::{
     cell::RefCell,
-    net::IpAddr,
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
 };
 
+use lbpersist_common::{
+    net::Address,
+    persistence::EntryKey,
+    server::Binding,
+    service::{Service, scope},
+};
+
 use super::{
+    entries::{Entries, Opened, Site, Sites},
     keeping::{EVENTS, Event},
     state::{State, Store},
     token::Refusal,
@@ -23,6 +32,48 @@ impl Store for Memory {
     }
 
     fn save(&self, _: &State) {}
+}
+
+/// A table of entries that stands still: who is bound to which server, and how many connections count.
+#[derive(Debug, Default)]
+struct Fake(Mutex<HashMap<EntryKey, (Binding, u32)>>);
+
+impl Entries for Fake {
+    fn find(&self, site: &Site, client: IpAddr) -> Option<Binding> {
+        self.0.lock().unwrap().get(&site.entry_key(client)).map(|(binding, _)| *binding)
+    }
+
+    fn open(
+        &self,
+        site: &Site,
+        client: SocketAddr,
+        binding: Binding,
+        moved: bool,
+    ) -> Option<Opened> {
+        let entry = site.entry_key(client.ip());
+        let mut entries = self.0.lock().unwrap();
+        let (bound, open) = entries.entry(entry).or_insert((binding, 0));
+        if moved {
+            (*bound, *open) = (binding, 0);
+        }
+        *open += 1;
+        Some(Opened { entry, connection: site.connection_key(client), opened_ns: 0 })
+    }
+
+    fn close(&self, opened: &Opened) {
+        self.0.lock().unwrap().get_mut(&opened.entry).unwrap().1 -= 1;
+    }
+}
+
+fn site(ipv4_mask: u8, ipv6_mask: u8) -> Site {
+    Site {
+        service: Service { id: 7, index: 0, pool: 0, scope: scope::service(7), prefix_length: 0 },
+        port: 80,
+        ipv4_mask: Address::ipv4_prefix_mask(ipv4_mask),
+        ipv6_mask: Address::prefix_mask(ipv6_mask),
+        timeout_ns: 1,
+        bindings: (1..=3).map(|server| Binding { server, generation: 1 }).collect(),
+    }
 }
 
 #[derive(Clone)]
@@ -47,8 +98,8 @@ impl Request for Ask {
         self.target.as_bytes()
     }
 
-    fn client(&self) -> IpAddr {
-        self.client
+    fn client(&self) -> SocketAddr {
+        SocketAddr::new(self.client, 4000)
     }
 }
 
@@ -64,6 +115,8 @@ fn with_cookie(cookie: &str) -> Ask {
 struct World {
     keeper: Keeper,
     keeping: Arc<Keeping>,
+    entries: Arc<dyn Entries>,
+    fake: Arc<Fake>,
     conditions: RefCell<[Condition; 3]>,
     now: Now,
 }
@@ -85,17 +138,21 @@ impl World {
     /// The same, with `settings` in the table of the pool.
     fn in_pool(settings: &str, fields: &str) -> Self {
         let mut keeper = Keeper::new(Box::new(Memory(Mutex::new(None))));
+        let fake = Arc::new(Fake::default());
+        let entries: Arc<dyn Entries> = Arc::<Fake>::clone(&fake);
         let keeping = make(
             &mut keeper,
+            &entries,
             &text(SERVERS, fields).replacen("[[pool]]\n", &format!("[[pool]]\n{settings}\n"), 1),
         );
         let conditions = RefCell::new([Condition::Usable; 3]);
         let ms = crate::clock::now_ns() / 1_000_000;
-        Self { keeper, keeping, conditions, now: Now { unix_s: unix_s(), ms } }
+        Self { keeper, keeping, entries, fake, conditions, now: Now { unix_s: unix_s(), ms } }
     }
 
     fn decide(&self, request: &Ask) -> Decision {
-        self.keeping.decide(request, |server| self.conditions.borrow()[server], self.now)
+        let condition = |server: usize| self.conditions.borrow()[server];
+        self.keeping.decide(request, &Tenure::default(), condition, self.now)
     }
 
     fn choice(&self, request: &Ask) -> Choice {
@@ -104,7 +161,8 @@ impl World {
 
     /// Sends a request to `server`, and gives the cookies that are set.
     fn visit(&self, request: &Ask, server: usize) -> Vec<String> {
-        let session = self.keeping.settle(self.decide(request), server, self.now);
+        let session =
+            self.keeping.settle(self.decide(request), &Tenure::default(), server, self.now);
         session.set_cookies(self.now).map(|line| String::from_utf8(line).unwrap()).collect()
     }
 
@@ -129,10 +187,14 @@ fn unix_s() -> u32 {
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as u32
 }
 
-fn make(keeper: &mut Keeper, text: &str) -> Arc<Keeping> {
+fn make(keeper: &mut Keeper, entries: &Arc<dyn Entries>, text: &str) -> Arc<Keeping> {
     let model = config::parse(text).unwrap();
-    let (pool, _) = model.pools.first_key_value().unwrap();
-    keeper.keeping("w", pool, &model).unwrap()
+    let (name, pool) = model.pools.first_key_value().unwrap();
+    let by_address = pool.persistence.as_ref().unwrap().by_address();
+    let site = by_address.map(|(_, method)| Arc::new(site(method.ipv4_mask, method.ipv6_mask)));
+    let by_service = site.map(|site| ("w".to_owned(), site)).into_iter().collect();
+    let sites = Sites { entries: Some(Arc::clone(entries)), by_service };
+    keeper.keeping("w", name, &model, &sites).unwrap()
 }
 
 fn to(server: usize) -> Choice {
@@ -244,11 +306,11 @@ fn a_cookie_of_another_pool_or_of_a_server_that_was_away_leads_nowhere() {
         "{ address = \"10.0.0.3\" }, { address = \"10.0.0.1\" }",
     ];
     let other = text(three, COOKIE).replace("web", "other");
-    world.keeping = make(&mut world.keeper, &other);
+    world.keeping = make(&mut world.keeper, &world.entries, &other);
     assert_eq!(world.choice(&cookie), Choice::Balance);
-    world.keeping = make(&mut world.keeper, &text(two, COOKIE));
+    world.keeping = make(&mut world.keeper, &world.entries, &text(two, COOKIE));
     assert_eq!(world.choice(&cookie), Choice::Balance);
-    world.keeping = make(&mut world.keeper, &text(SERVERS, COOKIE));
+    world.keeping = make(&mut world.keeper, &world.entries, &text(SERVERS, COOKIE));
     assert_eq!(
         world.choice(&cookie),
         Choice::Balance,
@@ -257,7 +319,7 @@ fn a_cookie_of_another_pool_or_of_a_server_that_was_away_leads_nowhere() {
     assert_eq!(world.counted(Event::UnknownServer as usize), 2);
     let cookie = with_cookie(&world.cookie(1));
     let reordered = text(&SERVERS.split(", {").collect::<Vec<_>>().join(", {"), COOKIE);
-    world.keeping = make(&mut world.keeper, &reordered);
+    world.keeping = make(&mut world.keeper, &world.entries, &reordered);
     assert_eq!(world.choice(&cookie), to(1));
 }
 
@@ -333,7 +395,7 @@ fn an_application_cookie_is_learned_and_found_wherever_it_is() {
     let world =
         World::new("type = \"app-cookie\"\ncookie_name = \"JSID\"\nquery_argument = \"jsid\"");
     assert_eq!(world.choice(&with_cookie("JSID=abc")), Choice::Balance, "servers have not set it");
-    let mut session = world.keeping.settle(world.decide(&ask()), 2, world.now);
+    let mut session = world.keeping.settle(world.decide(&ask()), &Tenure::default(), 2, world.now);
     assert!(session.learns());
     session.learn(b"other=1", world.now);
     session.learn(b"JSID=abc; Path=/; HttpOnly", world.now);
@@ -352,15 +414,58 @@ fn an_application_cookie_is_learned_and_found_wherever_it_is() {
 }
 
 #[test]
-fn an_entry_expires_after_the_last_request_has_ended() {
-    let mut world = World::new("type = \"client-ip\"\ntimeout = \"10s\"");
-    let session = world.keeping.settle(world.decide(&ask()), 1, world.now);
-    world.now.ms += 60_000;
-    assert_eq!(world.choice(&ask()), to(1), "a request is under way");
+fn a_connection_counts_once_from_its_first_request_until_it_ends() {
+    let world = World::new("type = \"client-ip\"");
+    let key = site(32, 128).entry_key([192, 0, 2, 1].into());
+    let known = || world.fake.0.lock().unwrap().get(&key).map(|(to, open)| (to.server, *open));
+    let tenure = Tenure::default();
+    let request = |condition, server| {
+        let decision = world.keeping.decide(&ask(), &tenure, |_| condition, world.now);
+        let choice = decision.choice();
+        drop(world.keeping.settle(decision, &tenure, server, world.now));
+        choice
+    };
+    assert_eq!(request(Condition::Usable, 1), Choice::Balance);
+    assert_eq!(known(), Some((2, 1)));
+    assert_eq!(request(Condition::Usable, 1), to(1));
+    assert_eq!(known(), Some((2, 1)), "its next request changes nothing");
+    let other = Tenure::default();
+    let decision = world.keeping.decide(&ask(), &other, |_| Condition::Usable, world.now);
+    drop(world.keeping.settle(decision, &other, 1, world.now));
+    assert_eq!(known(), Some((2, 2)), "another connection of the client");
+    drop(other);
+    assert_eq!(known(), Some((2, 1)));
+    // Whoever flushes entries ends no connection, and its requests go on to the same server.
+    world.fake.0.lock().unwrap().remove(&key);
+    assert_eq!(request(Condition::Usable, 1), to(1));
+    world.fake.0.lock().unwrap().insert(key, (Binding { server: 2, generation: 1 }, 1));
+    // Its server goes down, and the entry follows it to another one.
+    assert_eq!(request(Condition::Down, 2), Choice::Balance);
+    assert_eq!(known(), Some((3, 1)));
+    // One that was to meet its server and could not reach it.
+    assert_eq!(request(Condition::Usable, 0), to(2));
+    assert_eq!(known(), Some((1, 1)));
+    drop(tenure);
+    assert_eq!(known(), Some((1, 0)));
+}
+
+#[test]
+fn what_belongs_to_removed_services_is_forgotten() {
+    let fields = "type = \"app-cookie\"\ncookie_name = \"ID\"";
+    let mut world = World::new(fields);
+    let mut session = world.keeping.settle(world.decide(&ask()), &Tenure::default(), 2, world.now);
+    session.learn(b"ID=abc", world.now);
     drop(session);
-    // Guards end by the clock of the machine, which stands a minute before the one of this test.
-    world.now.ms += 10_001;
-    assert_eq!(world.choice(&ask()), Choice::Balance);
+    let service = "[[virtual_service]]\nname = \"w\"\naddress = \"10.9.9.9\"\nport = 80\nmode = \"http\"\npool = \"web\"\n";
+    let text = text(SERVERS, fields);
+    let with = config::parse(&(service.to_owned() + &text)).unwrap();
+    world.keeper.retain(&with);
+    world.keeping = make(&mut world.keeper, &world.entries, &text);
+    assert_eq!(world.choice(&with_cookie("ID=abc")), to(2), "what is still there is kept");
+    world.keeper.retain(&config::parse(&text).unwrap());
+    assert_eq!(world.keeper.counters().count(), 0);
+    world.keeping = make(&mut world.keeper, &world.entries, &text);
+    assert_eq!(world.choice(&with_cookie("ID=abc")), Choice::Balance);
 }
 
 #[test]

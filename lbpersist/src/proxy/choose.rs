@@ -152,6 +152,7 @@ mod tests {
         config,
         datapath::desired::Facts,
         network::View,
+        persistence::entries::Sites,
         proxy::snapshot::{Maker, Snapshot},
         store::Store,
     };
@@ -173,7 +174,8 @@ mod tests {
         let model = config::parse(&format!("{services}[[pool]]\nname = \"p\"\n{pool}")).unwrap();
         let down = BTreeSet::from([("p".to_owned(), "10.0.0.5".parse().unwrap(), None)]);
         let (shares, view) = (BTreeMap::new(), View::default());
-        maker.make(&Facts { model: &model, down: &down, shares: &shares, view: &view })
+        let facts = Facts { model: &model, down: &down, shares: &shares, view: &view };
+        maker.make(&facts, &Sites::default())
     }
 
     fn maker() -> Maker {

@@ -42,7 +42,10 @@ use super::{
     upstream::{Local, Pool},
     worker::{Registration, Worker},
 };
-use crate::model::{Carried, HttpSettings, LinkSettings};
+use crate::{
+    model::{Carried, HttpSettings, LinkSettings},
+    persistence::Tenure,
+};
 
 /// How HTTP/2 begins (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -65,6 +68,8 @@ pub(super) struct Connection {
     /// Connections to servers that carry this client's address.
     own: Pool,
     upgraded: RefCell<Option<Exchange>>,
+    /// What it has in the table of those who are kept by address.
+    pub(super) tenure: Tenure,
 }
 
 impl Connection {
@@ -200,6 +205,7 @@ async fn http(
         service: RefCell::new(service),
         own: Pool::default(),
         upgraded: RefCell::new(None),
+        tenure: Tenure::default(),
         is_http1: !is_http2,
         client,
         link: Rc::clone(&link),

@@ -61,7 +61,7 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
     let (mut outgoing, upgrade) = prepare(exchange, settings, request)?;
     let client = exchange.connection.client.source;
     let (headers, uri) = (outgoing.request.headers(), outgoing.request.uri());
-    let kept = Kept::of(&service, headers, uri, client.ip());
+    let kept = Kept::of(&service, headers, uri, client, &exchange.connection.tenure);
     if let Some(reason) = kept.refused() {
         return Err(reason);
     }
@@ -82,7 +82,7 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
         exchange.place = place;
         match ask(exchange, settings, server, outgoing).await {
             Ok(response) => {
-                exchange.session = kept.settle(&service, server);
+                exchange.session = kept.settle(&service, server, &exchange.connection.tenure);
                 return Ok(Answer { response, upgrade });
             }
             Err(Unanswered::NotSent(back)) => outgoing = *back,

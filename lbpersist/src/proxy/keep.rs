@@ -1,7 +1,7 @@
 //! Persistence, for requests as the proxy has them.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{
     clock,
-    persistence::{self, Choice, Decision, Now, Session, header::Without},
+    persistence::{self, Choice, Decision, Now, Session, Tenure, header::Without},
 };
 
 /// What is looked at of a request, or of a connection, which has neither header nor target.
 struct Asked<'r> {
     headers: &'r HeaderMap,
     uri: &'r Uri,
-    client: IpAddr,
+    client: SocketAddr,
 }
 
 impl persistence::Request for Asked<'_> {
@@ -37,7 +37,7 @@ impl persistence::Request for Asked<'_> {
         self.uri.path_and_query().map_or(&b""[..], |target| target.as_str().as_bytes())
     }
 
-    fn client(&self) -> IpAddr {
+    fn client(&self) -> SocketAddr {
         self.client
     }
 }
@@ -50,19 +50,25 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Asks for a request.
-    pub(super) fn of(service: &Service, headers: &HeaderMap, uri: &Uri, client: IpAddr) -> Self {
+    pub(super) fn of(
+        service: &Service,
+        headers: &HeaderMap,
+        uri: &Uri,
+        client: SocketAddr,
+        tenure: &Tenure,
+    ) -> Self {
         let Some(keeping) = &service.keeping else {
             return Self { decision: None, choice: Choice::Balance };
         };
         let asked = Asked { headers, uri, client };
         let condition = |server: usize| service.condition(server);
-        let decision = keeping.decide(&asked, condition, now());
+        let decision = keeping.decide(&asked, tenure, condition, now());
         Self { choice: decision.choice(), decision: Some(decision) }
     }
 
     /// Asks for a connection.
-    pub(super) fn of_connection(service: &Service, client: IpAddr) -> Self {
-        Self::of(service, &HeaderMap::new(), &Uri::default(), client)
+    pub(super) fn of_connection(service: &Service, client: SocketAddr, tenure: &Tenure) -> Self {
+        Self::of(service, &HeaderMap::new(), &Uri::default(), client, tenure)
     }
 
     /// Why the client is refused, if its server cannot have it and it may have no other.
@@ -105,8 +111,13 @@ impl Kept {
     }
 
     /// Notes that a server has it.
-    pub(super) fn settle(self, service: &Service, server: usize) -> Option<Session> {
-        Some(service.keeping.as_ref()?.settle(self.decision?, server, now()))
+    pub(super) fn settle(
+        self,
+        service: &Service,
+        server: usize,
+        tenure: &Tenure,
+    ) -> Option<Session> {
+        Some(service.keeping.as_ref()?.settle(self.decision?, tenure, server, now()))
     }
 }
 

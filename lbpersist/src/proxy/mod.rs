@@ -51,7 +51,11 @@ use self::{
     snapshot::{Maker, Snapshot},
     worker::Command,
 };
-use crate::{datapath::desired::Facts, model::Model, persistence::state::Store};
+use crate::{
+    datapath::desired::Facts,
+    model::Model,
+    persistence::{entries::Sites, state::Store},
+};
 
 /// Connections that wait to be accepted, for each listener.
 const BACKLOG: i32 = 4096;
@@ -103,6 +107,15 @@ pub struct Proxy {
     stop_timeout: Duration,
 }
 
+/// Services and servers as they are to be, with the listeners that are new.
+#[derive(Debug)]
+pub struct Prepared {
+    snapshot: Snapshot,
+    wanted: BTreeMap<SocketAddr, Arc<str>>,
+    new: Vec<(SocketAddr, TcpListener)>,
+    stop_timeout: Duration,
+}
+
 #[derive(Debug)]
 struct Handle {
     commands: UnboundedSender<Command>,
@@ -126,14 +139,13 @@ impl Proxy {
         }
     }
 
-    /// Brings services and servers in line with what is known now. Listeners that stay are not touched; when one of
-    /// the new ones cannot be opened, nothing changes.
+    /// Gets ready to bring services and servers in line with what is known now. Nothing changes yet: workers must not use
+    /// numbers of servers before the kernel's tables have them.
     ///
     /// # Errors
     /// When an address cannot be listened on or a thread cannot be started.
-    pub fn apply(&mut self, facts: &Facts<'_>) -> Result<(), Error> {
-        self.stop_timeout = facts.model.proxy.stop_timeout;
-        let snapshot = self.maker.make(facts);
+    pub fn prepare(&mut self, facts: &Facts<'_>, sites: &Sites) -> Result<Prepared, Error> {
+        let snapshot = self.maker.make(facts, sites);
         let wanted: BTreeMap<SocketAddr, Arc<str>> =
             snapshot.services.values().map(|s| (s.listen, Arc::clone(&s.name))).collect();
         let mut new = Vec::new();
@@ -150,6 +162,13 @@ impl Proxy {
         if !wanted.is_empty() {
             self.start_workers()?;
         }
+        Ok(Prepared { snapshot, wanted, new, stop_timeout: facts.model.proxy.stop_timeout })
+    }
+
+    /// Does what was prepared. Listeners that stay are not touched.
+    pub fn apply(&mut self, prepared: Prepared) {
+        let Prepared { snapshot, wanted, new, stop_timeout } = prepared;
+        self.stop_timeout = stop_timeout;
         // What a listener takes must be known before it listens.
         self.publish(snapshot);
         let workers = self.workers.iter().cycle();
@@ -160,7 +179,6 @@ impl Proxy {
             self.workers.iter().for_each(|worker| worker.tell(Command::Close(*at)));
         }
         self.listening = wanted;
-        Ok(())
     }
 
     /// Does what persistence needs from time to time: keys rotate, and expired entries give their memory back.

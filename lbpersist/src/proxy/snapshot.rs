@@ -14,7 +14,7 @@ use crate::{
     balance::maglev::{self, Member},
     datapath::{address::to_map, desired::Facts},
     model::{Carried, Pool, ServerState, VirtualService},
-    persistence::{Condition, Keeper, Keeping, state::Store},
+    persistence::{Condition, Keeper, Keeping, entries::Sites, state::Store},
 };
 
 /// All services that the daemon carries.
@@ -87,16 +87,17 @@ impl Maker {
     }
 
     /// A snapshot of what is configured and who is up.
-    pub(super) fn make(&mut self, facts: &Facts<'_>) -> Snapshot {
+    pub(super) fn make(&mut self, facts: &Facts<'_>, sites: &Sites) -> Snapshot {
         let model = facts.model;
         let proxied = || model.services.values().filter(|service| service.carried.is_some());
         self.counters.retain(|name, _| proxied().any(|service| service.name == **name));
         self.rings.retain(|pool, _| proxied().any(|service| service.pool == *pool));
         self.counted.retain(|pool| proxied().any(|service| service.pool == *pool));
+        self.keeper.retain(model);
         let mut services = HashMap::new();
         for service in proxied() {
             let Some(pool) = model.pools.get(&service.pool) else { continue };
-            let keeping = self.keeper.keeping(&service.name, &service.pool, model);
+            let keeping = self.keeper.keeping(&service.name, &service.pool, model, sites);
             if let Some(made) = self.service(service, pool, facts, keeping) {
                 services.insert(Arc::clone(&made.name), Arc::new(made));
             }

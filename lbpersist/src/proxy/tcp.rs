@@ -15,7 +15,7 @@ use super::{
     upstream,
     worker::Worker,
 };
-use crate::model::TcpSettings;
+use crate::{model::TcpSettings, persistence::Tenure};
 
 /// Carries a connection to its end. `first` has been read from the client already.
 pub(super) async fn carry(
@@ -31,11 +31,11 @@ pub(super) async fn carry(
     let carried = Tally::default();
     let mut server = None;
     // To the end of the connection, so that its entry does not expire.
-    let mut _session = None;
+    let tenure = Tenure::default();
     let mut _place = None;
-    let reason = match open(&worker, &service, settings, addresses).await {
+    let reason = match open(&worker, &service, settings, addresses, &tenure).await {
         Ok((chosen, mut stream, kept)) => {
-            _session = kept.settle(&service, chosen.server);
+            drop(kept.settle(&service, chosen.server, &tenure));
             server = Some(service.servers[chosen.server].address);
             _place = chosen.place;
             times.connected = Some(Instant::now());
@@ -61,10 +61,11 @@ async fn open(
     service: &Service,
     settings: TcpSettings,
     addresses: Addresses,
+    tenure: &Tenure,
 ) -> Result<(Chosen, TcpStream, Kept), Reason> {
     let shard = service.counters.shard(worker.number);
     let number = worker.next_number();
-    let kept = Kept::of_connection(service, addresses.source.ip());
+    let kept = Kept::of_connection(service, addresses.source, tenure);
     if let Some(reason) = kept.refused() {
         return Err(reason);
     }

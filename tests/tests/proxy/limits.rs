@@ -8,7 +8,7 @@ use std::{
 
 use lbpersist_tests::wait;
 
-use crate::setup::{Reply, Rig, failure, read_like};
+use crate::setup::{Reply, Rig, failure, head_of, read_like};
 
 const BY_COOKIE: &str = "persistence_profile = \"c\"";
 const HANG: &[u8] = b"HTTP/1.1 200 OK\r\nServer: here\r\nContent-Length: 4\r\n\r\nab";
@@ -34,16 +34,6 @@ fn send(rig: &Rig, fields: &str) -> TcpStream {
     stream
 }
 
-/// The header of an answer.
-fn head(stream: &mut TcpStream) -> String {
-    let mut bytes = Vec::new();
-    let mut one = [0];
-    while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut one).expect("the rig works") > 0 {
-        bytes.push(one[0]);
-    }
-    String::from_utf8(bytes).expect("the rig works")
-}
-
 /// The cookie that an answer sets, as a field of a request.
 fn cookie(head: &str) -> Option<String> {
     let line = head.lines().find_map(|line| line.strip_prefix("set-cookie: "))?;
@@ -63,11 +53,11 @@ fn a_client_of_a_full_server_is_treated_as_the_pool_says() {
     for on_limit in ["spill", "exceed", "reject"] {
         let rig = limited("http", "", &format!("{BY_COOKIE}\non_limit = \"{on_limit}\""));
         let mut busy = send(&rig, "Row: hang\r\n");
-        let bound = cookie(&head(&mut busy)).expect("a new client gets a cookie");
+        let bound = cookie(&head_of(&mut busy)).expect("a new client gets a cookie");
         let answered =
             rig.servers.iter().position(|server| server.connections() > 0).expect("the rig works");
         let mut again = send(&rig, &bound);
-        let answer = head(&mut again);
+        let answer = head_of(&mut again);
         let server = rig.servers[answered].name.as_str();
         let other = rig.servers[1 - answered].name.as_str();
         match on_limit {
@@ -88,13 +78,13 @@ fn a_client_of_a_full_server_is_treated_as_the_pool_says() {
         }
         // A new client meets the one that has room, and then nobody has any.
         let mut second = send(&rig, "Row: hang\r\n");
-        assert!(head(&mut second).starts_with("HTTP/1.1 200 "));
+        assert!(head_of(&mut second).starts_with("HTTP/1.1 200 "));
         let mut third = send(&rig, "");
-        assert!(head(&mut third).starts_with("HTTP/1.1 503 "));
+        assert!(head_of(&mut third).starts_with("HTTP/1.1 503 "));
         // Whoever leaves makes room.
         drop(busy);
         wait::until_true("the place is free again", || {
-            head(&mut send(&rig, "")).starts_with("HTTP/1.1 200 ")
+            head_of(&mut send(&rig, "")).starts_with("HTTP/1.1 200 ")
         });
     }
 }
@@ -127,7 +117,7 @@ fn requests_go_in_turn_or_to_whoever_has_the_least_to_do() {
     let mut met = Vec::new();
     for _ in 0..6 {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nRow: x\r\n\r\n").expect("the rig works");
-        let answer = head(&mut stream);
+        let answer = head_of(&mut stream);
         let length = answer
             .lines()
             .find_map(|line| line.strip_prefix("content-length: "))
@@ -143,10 +133,10 @@ fn requests_go_in_turn_or_to_whoever_has_the_least_to_do() {
         server.on("hang", Reply::Hang(HANG.to_vec()));
     }
     let mut busy = send(&rig, "Row: hang\r\n");
-    head(&mut busy);
+    head_of(&mut busy);
     let first = accepted(&rig);
     for _ in 0..5 {
-        head(&mut send(&rig, ""));
+        head_of(&mut send(&rig, ""));
     }
     let later = accepted(&rig);
     let idle = usize::from(first[0] == 1);
@@ -161,14 +151,14 @@ fn a_request_is_refused_in_the_proxys_words_when_everybody_is_full() {
     }
     let rig = limited("http", "forwarded = \"off\"", "");
     let mut busy = [send(&rig, "Row: hang\r\n"), send(&rig, "Row: hang\r\n")];
-    busy.iter_mut().for_each(|stream| drop(head(stream)));
+    busy.iter_mut().for_each(|stream| drop(head_of(stream)));
     let mut third = send(&rig, "");
     let expected = failure("503 Service Unavailable", "server_full").replacen(
         "\r\n\r\n",
         "\r\nretry-after: 10\r\n\r\n",
         1,
     );
-    let mut answer = head(&mut third);
+    let mut answer = head_of(&mut third);
     let mut body = vec![0; "503 server_full\n".len()];
     third.read_exact(&mut body).expect("the rig works");
     answer += std::str::from_utf8(&body).expect("the rig works");

@@ -5,5 +5,6 @@ mod limits;
 mod raw;
 mod reload;
 mod setup;
+mod shared;
 mod streams;
 mod versions;

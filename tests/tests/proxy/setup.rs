@@ -134,6 +134,16 @@ pub(crate) fn read_all_of(stream: &mut TcpStream, expected: &str) -> String {
     undated(&bytes)
 }
 
+/// Reads the header of an answer.
+pub(crate) fn head_of(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut one = [0];
+    while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut one).expect("the rig works") > 0 {
+        bytes.push(one[0]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// Says that nothing more will come, and reads what does.
 pub(crate) fn finish(stream: &mut TcpStream) -> String {
     stream.shutdown(Shutdown::Write).expect("the rig works");

@@ -55,6 +55,9 @@ pub struct Explanation {
     pub listens: String,
     /// Its protocol.
     pub protocol: Protocol,
+    /// Whether the daemon carries it: cookies and headers, where the pool's profile asks for them, decide before what is said here,
+    /// and limits of servers are not looked at.
+    pub carried: bool,
     /// Its pool.
     pub pool: String,
     /// Whether the pool keeps entries.
@@ -179,6 +182,7 @@ pub(super) fn connection(
         binding: at.worth(known.binding),
         state: match State::from_number(known.state) {
             _ if at.is_udp => "flow",
+            _ if known.state == Connection::CARRIED => "carried",
             State::Established => "established",
             State::ClientClosed => "client-closed",
             State::ServerClosed => "server-closed",

@@ -58,11 +58,9 @@ impl Reader {
             .services()
             .iter()
             .filter(|one| self.name(kind::SERVICE, one.service.index) == *name);
-        named.next().ok_or_else(|| {
-            Unanswered::Question(format!(
-                "there is no virtual service `{name}` in the kernel (those of mode tcp and http are carried by the daemon)"
-            ))
-        })
+        named
+            .next()
+            .ok_or_else(|| Unanswered::Question(format!("there is no virtual service `{name}`")))
     }
 
     fn ring(&self, number: u32, pool: &Pool) -> Result<Option<Ring>, Error> {
@@ -84,10 +82,13 @@ impl Reader {
     ) -> Result<Situation, Error> {
         let maps = self.maps();
         let side = asked.pool.side;
+        let is_carried = asked.listed.is_carried;
+        // What servers have to do there is counted by the daemon.
+        let unlimited = if is_carried { pool_flag::LIMITED } else { 0 };
         let known = asked.connection_key();
         let mut situation = Situation {
             now_ns,
-            pool: *asked.pool,
+            pool: Pool { flags: asked.pool.flags & !unlimited, ..*asked.pool },
             is_udp: asked.listed.protocol == Protocol::Udp,
             may_be_client: asked.client.may_be_source() && !self.is_ours(asked)?,
             slot: match (ring, asked.slot()) {
@@ -106,6 +107,7 @@ impl Reader {
         for number in self.numbers_of(asked.listed.service.pool, &situation)? {
             let limit = maps.server_limits.get(&number, 0);
             let limit = limit.map_err(|error| Error::map("server_limits", error))?;
+            let limit = if is_carried { 0 } else { limit };
             let open = maps.server_load.of(number).open;
             let seen = Seen { server: self.server(number)?, open, limit };
             situation.servers.insert(number, seen);
@@ -184,12 +186,14 @@ impl Reader {
         let Asked { listed, pool, .. } = *asked;
         let names = Names(&situation.servers);
         let opening = situation.opening();
-        let segment = (asked.client_port.is_some() && listed.protocol == Protocol::Tcp)
-            .then(|| decision(&situation.segment(), &names));
+        let segment =
+            (asked.client_port.is_some() && listed.protocol == Protocol::Tcp && !listed.is_carried)
+                .then(|| decision(&situation.segment(), &names));
         Explanation {
             virtual_service: self.name(kind::SERVICE, listed.service.index),
             listens: listen_text(listed.addresses, listed.ports),
             protocol: listed.protocol,
+            carried: listed.is_carried,
             pool: self.name(kind::POOL, listed.service.pool),
             persistent: pool.flags & pool_flag::PERSISTENT != 0,
             algorithm: algorithm_name(pool),

@@ -32,7 +32,13 @@ use self::{
     occupancy::Occupancy,
 };
 use super::{Error, apply::DataPath, desired::Desired, ring::Ring};
-use crate::model::{IdleLimits, Protocol};
+use crate::{
+    clock,
+    model::{IdleLimits, Protocol},
+};
+
+/// How much the program's clock may be behind ours.
+const COARSE_NS: u64 = 20_000_000;
 
 /// After a pass of one second the sweep rests for twenty.
 const REST: u32 = 20;
@@ -53,6 +59,8 @@ pub struct Sweep {
     new_doubts: HashMap<EntryKey, Doubt>,
     occupancy: Occupancy,
     requests: Vec<Request>,
+    // Connections that were carried before belong to a daemon that has ended.
+    started_ns: u64,
     // How many handshakes had begun when none was unfinished and no slot marked for one.
     quiet_at: Option<u64>,
 }
@@ -99,7 +107,11 @@ impl<'a> Index<'a> {
     pub fn of(desired: &'a Desired) -> Self {
         let mut index =
             Self { pools: &desired.pools, services: HashMap::new(), scopes: HashMap::new() };
-        let exact = desired.services.iter().map(|(key, service)| (key.protocol, service));
+        let exact = desired
+            .services
+            .iter()
+            .chain(&desired.carried)
+            .map(|(key, service)| (key.protocol, service));
         let prefixes = desired.prefix_services.iter();
         let prefixes = prefixes.map(|((_, key), service)| (key.protocol, service));
         for (protocol, service) in exact.chain(prefixes.filter(|(_, service)| service.id != 0)) {
@@ -134,6 +146,7 @@ impl Sweep {
             new_doubts: HashMap::new(),
             occupancy: Occupancy::default(),
             requests: Vec::new(),
+            started_ns: clock::now_ns().saturating_sub(COARSE_NS),
             quiet_at: None,
         }
     }
@@ -247,6 +260,10 @@ impl Sweep {
         let entry = info.and_then(|info| index.entry_key(info, key)).unwrap_or(NO_ENTRY);
         let protocol = info.and_then(|info| info.protocol);
         let at_pick = self.note_binding(index.slot_of_connection(key), connection.binding);
+        if connection.state == Connection::CARRIED {
+            self.carried(info.map(|_| entry), key, connection);
+            return;
+        }
         let operation = match judge::connection(connection, protocol, &self.limits, at_pick, now_ns)
         {
             ConnectionFate::Open => None,
@@ -280,6 +297,26 @@ impl Sweep {
                 seen_ns: connection.last_seen_ns,
                 count_word: 0,
             });
+        }
+    }
+
+    /// A connection that the daemon carries is open until the daemon says that it is not, or has ended itself.
+    fn carried(&mut self, entry: Option<EntryKey>, key: &ConnectionKey, connection: &Connection) {
+        match entry {
+            Some(entry) if connection.last_seen_ns >= self.started_ns => {
+                if connection.entry_created_ns != 0 {
+                    *self.tally.entry((entry, connection.entry_created_ns)).or_default() += 1;
+                }
+            }
+            entry => self.requests.push(Request {
+                operation: Operation::CloseCarried as u32,
+                argument: 0,
+                entry: entry.unwrap_or(NO_ENTRY),
+                connection: *key,
+                created_ns: connection.entry_created_ns,
+                seen_ns: connection.last_seen_ns,
+                count_word: 0,
+            }),
         }
     }
 
