@@ -31,6 +31,7 @@ use lbpersist_common::{
 use crate::{
     case::{Door, Way},
     frame::End,
+    open,
 };
 
 /// The interface that packets of a test run come in by: loopback of any network namespace. They leave by it too, which
@@ -75,7 +76,8 @@ impl Door {
         } else {
             IpAddr::V4(Ipv4Addr::new(192, 0, 2, number as u8))
         };
-        let port = if self.way() == Way::Nat { SERVER_PORT } else { self.service().port };
+        let is_rewritten = matches!(self.way(), Way::Nat | Way::Masquerade);
+        let port = if is_rewritten { SERVER_PORT } else { self.service().port };
         End { address, port }
     }
 
@@ -113,6 +115,11 @@ impl Balancer {
     /// The program that carries packets.
     pub(crate) fn program(&mut self) -> Result<ProgramFd> {
         Ok(self.data_path.object.program()?.fd()?.try_clone()?)
+    }
+
+    /// Opens the connection of a client.
+    pub(crate) fn connect(&mut self, client: End) -> Result<()> {
+        open::open(self.data_path.object.program()?, client, self.door.service())
     }
 
     /// What has been counted.
@@ -187,7 +194,7 @@ fn model(door: Door, tables: u32, weights: &[u16]) -> Result<Model> {
     let service = door.service();
     let mut text = format!(
         "[flood_limits]\nnew_clients = 1000000000\nnew_clients_of_prefix = 1000000000\n\
-         [data_path]\nentry_table = {tables}\nconnection_table = {tables}\n\
+         [data_path]\nentry_table = {tables}\nconnection_table = {tables}\ntranslation_table = {tables}\n\
          [[virtual_service]]\nname = \"service\"\naddress = \"{}\"\nport = {}\nprotocol = \"{}\"\npool = \"pool\"\n\
          [[persistence_profile]]\nname = \"client\"\ntimeout = \"1h\"\nipv4_mask = {}\n\
          [[pool]]\nname = \"pool\"\npersistence_profile = \"client\"\n{}\nservers = [\n",
@@ -197,6 +204,7 @@ fn model(door: Door, tables: u32, weights: &[u16]) -> Result<Model> {
         door.mask(),
         match door.way() {
             Way::Nat => "forwarding = \"nat\"",
+            Way::Masquerade => "forwarding = \"masquerade\"\nmasquerade_ipv4 = \"192.0.2.200\"",
             Way::Direct => "forwarding = \"direct\"",
             Way::Tunnel(_) =>
                 "forwarding = \"tunnel\"\ntunnel_source_ipv4 = \"192.0.2.200\"\n\

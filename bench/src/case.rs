@@ -27,6 +27,8 @@ pub(crate) enum Door {
     UdpV4,
     /// IPv4 TCP, its clients under a mask of 24 bits.
     TcpV4Masked,
+    /// IPv4 TCP to servers that see an address of the balancer's.
+    MasqueradeV4,
     /// IPv4 TCP to servers that answer clients themselves.
     DirectV4,
     /// The same through a tunnel over IPv4.
@@ -39,6 +41,7 @@ pub(crate) enum Door {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Nat,
+    Masquerade,
     Direct,
     /// With so many bytes before the packet.
     Tunnel(usize),
@@ -49,6 +52,7 @@ impl Door {
     pub(crate) fn way(self) -> Way {
         match self {
             Self::TcpV4 | Self::TcpV6 | Self::UdpV4 | Self::TcpV4Masked => Way::Nat,
+            Self::MasqueradeV4 => Way::Masquerade,
             Self::DirectV4 => Way::Direct,
             Self::TunnelV4 => Way::Tunnel(20),
             Self::TunnelV6 => Way::Tunnel(40),
@@ -113,7 +117,7 @@ const ESTABLISHED: Case = Case {
 };
 
 /// All of them.
-pub(crate) const CASES: [Case; 14] = [
+pub(crate) const CASES: [Case; 15] = [
     Case { name: "tunnel-v4", door: Door::TunnelV4, ..ESTABLISHED },
     Case { name: "tunnel-v6", door: Door::TunnelV6, ..ESTABLISHED },
     Case { name: "direct-v4", door: Door::DirectV4, ..ESTABLISHED },
@@ -124,6 +128,7 @@ pub(crate) const CASES: [Case; 14] = [
         reason: Reason::Returned,
         ..ESTABLISHED
     },
+    Case { name: "masquerade-v4", door: Door::MasqueradeV4, ..ESTABLISHED },
     Case { name: "nat-v6", door: Door::TcpV6, ..ESTABLISHED },
     Case { name: "udp-v4", door: Door::UdpV4, before: Before::Known, ..ESTABLISHED },
     Case {

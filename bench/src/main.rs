@@ -13,6 +13,7 @@ mod cpu;
 mod figures;
 mod frame;
 mod measure;
+mod open;
 mod replay;
 mod report;
 mod veth;

@@ -7,6 +7,7 @@
 
 pub mod connection;
 pub mod counter;
+pub mod filter;
 pub mod flood;
 pub mod fragment;
 pub mod front;
@@ -18,6 +19,7 @@ pub mod persistence;
 #[cfg(feature = "user")]
 mod pod;
 pub mod reason;
+pub mod recent;
 pub mod ring;
 pub mod route;
 pub mod server;

@@ -11,6 +11,7 @@ use aya_ebpf::{
 use lbpersist_common::{
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
+    filter::{self, Filter},
     flood::{FloodLimits, Spent},
     fragment::{FragmentKey, FragmentWay},
     front::Front,
@@ -18,6 +19,7 @@ use lbpersist_common::{
     net::Address,
     persistence::{Entry, EntryKey},
     reason::Reason,
+    recent::{self, Line},
     ring::{DEFAULT_SLOTS, Slot},
     route::{Neighbour, NeighbourKey, Route},
     server::{Load, Server},
@@ -58,6 +60,24 @@ pub(crate) static PREFIX_SERVICES: LpmTrie<PrefixKey, Service, 65_536> = LpmTrie
 /// Services by the address and port their answers come from. Written by the daemon; read per packet of a server.
 #[btf_map(name = "reverse")]
 pub(crate) static REVERSE: HashMap<ReverseKey, Reverse, 131_072, ON_DEMAND> = HashMap::new();
+
+/// The [`Filter`]s, one after the other. Written by the daemon before it writes a service or server, and after it has removed one;
+/// read per packet.
+#[btf_map(name = "known_addresses")]
+pub(crate) static KNOWN_ADDRESSES: Array<
+    u64,
+    { (Filter::COUNT * filter::WORDS) as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
+
+/// UDP flows that were looked up a moment ago. Written by packets that look; read per packet of a slot without marks; old ones are
+/// cleared by the daemon, and all by whoever takes entries out by hand.
+#[btf_map(name = "recent_flows")]
+pub(crate) static RECENT_FLOWS: Array<
+    Line,
+    { recent::LINES as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
 
 /// Pools by number. Written by the daemon; read per packet.
 #[btf_map(name = "pools")]

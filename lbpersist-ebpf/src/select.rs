@@ -19,10 +19,11 @@ use crate::{
     algorithm, atomic,
     choice::Choice,
     connection::{self, Seen},
+    known,
     maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
     occupancy,
     parse::Flow,
-    udp, wide,
+    recent, udp, wide,
 };
 
 /// A client at the door of a service: what choosing its server needs.
@@ -70,6 +71,9 @@ pub(crate) fn pool(service: &Service) -> Result<&'static Pool, Reason> {
 /// The service the packet is addressed to.
 #[inline(always)]
 pub(crate) fn service(flow: &Flow) -> Option<&'static Service> {
+    if !known::may_be_service(&flow.to.address) {
+        return None;
+    }
     // SAFETY: the daemon replaces values of this map as a whole and never gives the memory of one to another key before
     // programs that look at it have ended.
     unsafe { SERVICES.get(&flow.to) }.or_else(|| wide::service(&flow.to))
@@ -78,6 +82,9 @@ pub(crate) fn service(flow: &Flow) -> Option<&'static Service> {
 /// The service whose server sent the packet.
 #[inline(always)]
 pub(crate) fn reverse(flow: &Flow) -> Option<&'static Reverse> {
+    if !known::may_be_server(&flow.from.address) {
+        return None;
+    }
     // SAFETY: as in `service`.
     unsafe { REVERSE.get(&flow.from) }.or_else(|| wide::reverse(&flow.from))
 }
@@ -96,11 +103,20 @@ pub(crate) fn is_answered(reason: Reason, pool: &Pool) -> bool {
 #[inline(always)]
 pub(crate) fn server(flow: &Flow, service: &Service, pool: &Pool) -> Result<u32, Reason> {
     let slot = slot(flow, service, pool).ok_or(Reason::NoServer)?;
-    let established = flow.to.protocol == u16::from(net::TCP) && flow.flags & flag::CONTROL == 0;
-    if established && slot.marks() == 0 {
+    if slot.marks() == 0 && is_established(flow, pool) {
         return slot.pick();
     }
     from_tables(flow, service, pool, slot.place, slot.side).result()
+}
+
+/// Whether the tables know the packet's connection or flow and need not be told of it again.
+#[inline(always)]
+fn is_established(flow: &Flow, pool: &Pool) -> bool {
+    if flow.to.protocol == u16::from(net::TCP) {
+        flow.flags & flag::CONTROL == 0
+    } else {
+        recent::is_known(flow, pool)
+    }
 }
 
 /// The choice for a packet that has to read the tables.
@@ -113,7 +129,7 @@ fn from_tables(flow: &Flow, service: &Service, pool: &Pool, place: *mut Slot, si
     if flow.to.protocol == u16::from(net::TCP) {
         connection::server(&visit, flow.flags, flow.numbers.acknowledgement).into()
     } else {
-        udp::server(&visit).into()
+        udp::server(&visit, flow).into()
     }
 }
 
@@ -147,7 +163,10 @@ pub(crate) fn visit<'a>(
 #[inline(always)]
 fn is_ours(end: &Endpoint) -> bool {
     // SAFETY: only whether there is a value is asked.
-    let exactly = unsafe { SERVICES.get(end).is_some() || REVERSE.get(end).is_some() };
+    let exactly = unsafe {
+        known::may_be_service(&end.address) && SERVICES.get(end).is_some()
+            || known::may_be_server(&end.address) && REVERSE.get(end).is_some()
+    };
     exactly || wide::is_ours(end)
 }
 

@@ -1,25 +1,33 @@
-//! UDP clients. UDP has no open and close: every packet looks its client up, and a silent client counts as closed.
+//! UDP clients. UDP has no open and close: packets look their client up, but for those of a flow that did so a moment ago, and a
+//! silent client counts as closed.
 #![expect(unsafe_code, reason = "map values are changed where they lie, through pointers")]
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use lbpersist_common::{connection::Connection, counter::Event, reason::Reason, server::Binding};
+use lbpersist_common::{
+    connection::Connection, counter::Event, reason::Reason, ring::mark, server::Binding,
+};
 
 use crate::{
     budget, clock, count,
     maps::CONNECTIONS,
-    occupancy, persistence, record,
+    occupancy,
+    parse::Flow,
+    persistence, recent, record,
     select::{Bound, Room, Visit},
 };
 
 /// The number of the server that gets a client's datagram.
 #[inline(always)]
-pub(crate) fn server(visit: &Visit<'_>) -> Result<u32, Reason> {
+pub(crate) fn server(visit: &Visit<'_>, flow: &Flow) -> Result<u32, Reason> {
     let now = clock::now_ns();
     let known =
-        if visit.is_persistent() { persistence::touch(visit, now) } else { flow(visit, now) };
+        if visit.is_persistent() { persistence::touch(visit, now) } else { under_way(visit, now) };
     if let Some((binding, begins)) = known {
         match visit.judge(binding) {
-            Bound::Usable if !begins => return Ok(binding.server),
+            Bound::Usable if !begins => {
+                remember(visit, flow, binding, now);
+                return Ok(binding.server);
+            }
             Bound::Usable => match visit.room(binding.server) {
                 Room::Free => {
                     count_client(visit, binding, true);
@@ -41,13 +49,24 @@ pub(crate) fn server(visit: &Visit<'_>) -> Result<u32, Reason> {
     } else {
         begin(visit, binding, now);
     }
+    remember(visit, flow, binding, now);
     count_client(visit, binding, false);
     Ok(binding.server)
 }
 
+/// Spares the next packets of a flow the look-up, if they meet its server without.
+#[inline(always)]
+fn remember(visit: &Visit<'_>, flow: &Flow, binding: Binding, now: u64) {
+    if visit.slot.pick() != Ok(binding.server) {
+        visit.slot.set_mark(mark::EXCEPTION);
+    } else {
+        recent::note(flow, visit.pool, now);
+    }
+}
+
 /// The server of a flow that is under way, in a pool that keeps no entries.
 #[inline(always)]
-fn flow(visit: &Visit<'_>, now: u64) -> Option<(Binding, bool)> {
+fn under_way(visit: &Visit<'_>, now: u64) -> Option<(Binding, bool)> {
     let place = CONNECTIONS.get_ptr_mut(&visit.connection)?;
     // SAFETY: `place` came from a lookup in this run.
     let flow = unsafe { &mut *place };

@@ -138,6 +138,7 @@ impl Rig {
         for (key, _) in maps.handshakes.all()? {
             maps.handshakes.remove(&key)?;
         }
+        maps.recent_flows.forget_all();
         self.configure(configuration)?;
         self.sweep = sweep(&self.model);
         Ok(())

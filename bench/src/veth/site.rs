@@ -2,12 +2,19 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::Xdp,
+};
+use aya_obj::programs::XdpAttachType;
 use bytemuck::Zeroable as _;
-use lbpersist_common::{net::TCP, tcp::flag};
+use lbpersist::datapath::maps::{Maps, PinDirectory};
+use lbpersist_common::{net::TCP, ring::Slot, tcp::flag};
 use lbpersist_tests::{
     balancer::Balancer,
     client::{self, Transport},
@@ -22,7 +29,7 @@ use super::{
 };
 use crate::{
     frame::{self, End, Headers, Offsets},
-    measure,
+    measure, open,
     plan::Plan,
     replay::scattered_step,
 };
@@ -78,7 +85,7 @@ pub(crate) struct Site {
     generator: Generator,
     warm_clients: Vec<u32>,
     _servers: Vec<Server>,
-    _balancer: Option<Balancer>,
+    balancer: Option<Balancer>,
 }
 
 impl Site {
@@ -96,15 +103,14 @@ impl Site {
         for host in &topology.servers {
             generator.count_at(&host.namespace, "eth0")?;
         }
-        let mut _balancer = None;
+        let mut balancer = None;
         let addresses = topology.servers.iter().map(|host| host.address(Family::V4));
         let addresses: Vec<IpAddr> = addresses.collect();
         match system {
             System::Floor => generator.count_at(&topology.balancer, near)?,
             System::Lbpersist => {
                 let (namespace, interfaces) = (&topology.balancer, &topology.interfaces);
-                _balancer =
-                    Some(Balancer::start(namespace, configuration(&addresses), interfaces)?);
+                balancer = Some(Balancer::start(namespace, configuration(&addresses), interfaces)?);
             }
             System::Nftables(choice) => {
                 for interface in &topology.interfaces {
@@ -115,7 +121,7 @@ impl Site {
             }
         }
         let (_servers, warm_clients) = (servers, Vec::new());
-        Ok(Self { system, topology, generator, warm_clients, _servers, _balancer })
+        Ok(Self { system, topology, generator, warm_clients, _servers, balancer })
     }
 
     /// Sends frames of so many clients.
@@ -129,21 +135,20 @@ impl Site {
 
     /// Has every client known, and waits until all of their frames get through.
     fn warm(&mut self, clients: u32) -> Result<()> {
-        // Where connections are opened they are opened; conntrack takes one in its middle for what it is, but
-        // not one whose handshake has no answer.
-        let flags: &[u8] = match self.system {
-            System::Lbpersist => &[flag::SYN, flag::ACK],
-            _ => &[flag::ACK],
-        };
         let deadline = Instant::now() + WARM_WITHIN;
+        // conntrack takes a connection in its middle for what it is.
+        let plan = plan(clients, &[flag::ACK]);
         let packets = (clients * 2).max(1_000);
-        let mut last = self.generator.send(&plan(clients, flags), packets)?;
+        let mut last = self.generator.send(&plan, packets)?;
         while last.arrived < last.sent {
             let Sent { sent, arrived, .. } = last;
             ensure!(Instant::now() < deadline, "only {arrived} of {sent} frames arrive");
-            last = self.generator.send(&plan(clients, flags), packets)?;
+            last = self.generator.send(&plan, packets)?;
         }
-        Ok(())
+        match &self.balancer {
+            Some(balancer) => open_all(balancer, clients, deadline),
+            None => Ok(()),
+        }
     }
 
     /// Opens so many connections from some addresses, asks a server on each, and closes.
@@ -166,6 +171,44 @@ impl Site {
         }
         Ok(Sent { sent, arrived: sent - failed, took })
     }
+}
+
+/// Opens a connection of every client, and waits until the daemon has seen that none of them needs to be looked up.
+fn open_all(balancer: &Balancer, clients: u32, deadline: Instant) -> Result<()> {
+    let program = balancer.pin_directory().join("programs/lbpersist");
+    let program = Xdp::from_pin(program, XdpAttachType::Interface)?;
+    let service = End { address: Family::V4.service_address(), port: PORTS.0 };
+    for number in 0..clients {
+        let address = FIRST_CLIENT.wrapping_add(number).to_be_bytes().into();
+        let client = End { address, port: FIRST_PORT.wrapping_add(number as u16) };
+        while let Err(error) = open::open(&program, client, service) {
+            ensure!(Instant::now() < deadline, "client {number}: {error:#}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let maps = Maps::open(&PinDirectory::new(balancer.pin_directory()))?;
+    while has_marks(&maps)? {
+        ensure!(Instant::now() < deadline, "slots stay marked");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// Whether packets of any slot have to look into the tables.
+fn has_marks(maps: &Maps) -> Result<bool> {
+    for number in 0..maps.pools.len() {
+        if maps.pools.get(&number, 0)?.id == 0 {
+            continue;
+        }
+        let ring = Map::from_map_data(maps.rings.get(&number, 0)?)?;
+        let ring: Array<MapData, Slot> = ring.try_into()?;
+        for slot in ring.iter() {
+            if slot?.marks != 0 {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// A service with persistence, as a user would write it.

@@ -308,6 +308,7 @@ impl Daemon {
         while self.sweep.portion(&mut self.data_path, clock::now_ns())? == Progress::More {
             tokio::task::yield_now().await;
         }
+        self.data_path.maps.recent_flows.forget_old(clock::now_ns());
         self.proxy.maintain();
         self.maintain_store();
         self.look_for_neighbours().await;

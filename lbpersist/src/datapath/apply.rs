@@ -112,11 +112,11 @@ impl DataPath {
     pub fn apply(&mut self, desired: Desired) -> Result<usize, Error> {
         let steps = plan(&self.actual, &desired);
         if steps.is_empty() {
-            self.set_features(desired.features())?;
+            Self::set_lookups(&mut self.maps, &[&desired])?;
             return Ok(0);
         }
         self.save_next_id()?;
-        self.set_features(self.actual.features() | desired.features())?;
+        Self::set_lookups(&mut self.maps, &[&self.actual, &desired])?;
         // Rings take a while to compute and to write. That is done first, so that the steps follow each other closely.
         let mut rings = std::mem::take(&mut self.prepared);
         rings.complete(&self.actual, &desired, self.ring_size);
@@ -125,7 +125,7 @@ impl DataPath {
             self.step(step, &sides)?;
             note(&mut self.actual, step);
         }
-        self.set_features(desired.features())?;
+        Self::set_lookups(&mut self.maps, &[&desired])?;
         self.actual = desired;
         Ok(steps.len())
     }
@@ -336,13 +336,16 @@ impl DataPath {
         failing("layout", self.maps.layout.set(0, layout, 0))
     }
 
-    fn set_features(&mut self, features: u32) -> Result<(), Error> {
-        let mut layout = self.maps.layout()?;
+    /// Has packets look for what is in any of `states`, and spares them looks that can find nothing.
+    fn set_lookups(maps: &mut Maps, states: &[&Desired]) -> Result<(), Error> {
+        maps.known_addresses.set(states);
+        let features = states.iter().fold(0, |features, state| features | state.features());
+        let mut layout = maps.layout()?;
         if layout.features == features {
             return Ok(());
         }
         layout.features = features;
-        failing("layout", self.maps.layout.set(0, layout, 0))
+        failing("layout", maps.layout.set(0, layout, 0))
     }
 
     /// Reads back what an earlier daemon wrote.

@@ -25,7 +25,9 @@ use lbpersist_common::{
 
 use super::{
     Error,
+    known::KnownAddresses,
     load::Loads,
+    recent::RecentFlows,
     sys::{self, Batch},
 };
 
@@ -33,13 +35,15 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 37] = [
+pub const NAMES: [&str; 39] = [
     "layout",
     "names",
     "services",
     "carried",
     "prefix_services",
     "reverse",
+    "known_addresses",
+    "recent_flows",
     "pools",
     "servers",
     "rings",
@@ -134,6 +138,10 @@ pub struct Maps {
     pub prefix_services: LpmTrie<MapData, PrefixKey, Service>,
     /// Services by the endpoints that answer for them.
     pub reverse: HashMap<MapData, Endpoint, Reverse>,
+    /// The filters of addresses that services and servers have.
+    pub known_addresses: KnownAddresses,
+    /// UDP flows that need no look-up for a moment.
+    pub recent_flows: RecentFlows,
     /// Addresses that services are on.
     pub fronts: HashMap<MapData, Address, Front>,
     /// Pools by number.
@@ -202,6 +210,8 @@ impl Maps {
             carried: open(pins, "carried")?,
             prefix_services: open(pins, "prefix_services")?,
             reverse: open(pins, "reverse")?,
+            known_addresses: KnownAddresses::open(pins)?,
+            recent_flows: RecentFlows::open(pins)?,
             fronts: open(pins, "fronts")?,
             pools: open(pins, "pools")?,
             servers: open(pins, "servers")?,

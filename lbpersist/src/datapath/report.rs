@@ -205,6 +205,9 @@ impl Reader {
         for (key, _) in self.matching(filter, now_ns)? {
             flushed += usize::from(self.maps.entries.remove(&key)?);
         }
+        if flushed > 0 {
+            self.maps.recent_flows.forget_all();
+        }
         Ok(flushed)
     }
 

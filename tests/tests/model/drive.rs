@@ -7,6 +7,7 @@ use std::{
 };
 
 use lbpersist_common::{
+    connection::ConnectionKey,
     counter::Event as Counted,
     net::Address,
     persistence::{Entry, EntryKey},
@@ -264,7 +265,10 @@ impl Run<'_> {
         let key = keys[usize::from(number) % keys.len()];
         self.rules.entries.remove(&key);
         let (real, _) = self.real_entry(&key)?;
-        self.rig.data_path().maps.entries.remove(&real).map(drop).map_err(told)
+        let maps = &mut self.rig.data_path().maps;
+        maps.entries.remove(&real).map_err(told)?;
+        maps.recent_flows.forget_all();
+        Ok(())
     }
 
     /// The next moment, with every entry settled.
@@ -274,6 +278,10 @@ impl Run<'_> {
         for key in self.rules.unsettled(self.now) {
             let (_, entry) = self.real_entry(&key)?;
             self.rules.settle(&key, entry.idle_since_ns)?;
+        }
+        for flow in self.rules.unsettled_flows(self.now) {
+            let noted = self.real_flow(&flow)?;
+            self.rules.settle_flow(&flow, noted)?;
         }
         Ok(self.now)
     }
@@ -332,6 +340,16 @@ impl Run<'_> {
                 Ok((flow, (self.host(connection.binding), state)))
             })
             .collect()
+    }
+
+    /// When the table has last heard of a flow.
+    fn real_flow(&mut self, flow: &Flow) -> Result<u64, String> {
+        let all = self.rig.connections().map_err(told)?;
+        let is_it = |key: &ConnectionKey| {
+            self.known(key.client, key.client_port, key.service).as_ref() == Ok(flow)
+        };
+        let found = all.iter().find(|(key, _)| is_it(key));
+        found.map(|(_, found)| found.last_seen_ns).ok_or_else(|| format!("{flow:?} is not there"))
     }
 
     fn real_entry(&mut self, key: &Key) -> Result<(EntryKey, Entry), String> {

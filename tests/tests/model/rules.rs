@@ -10,7 +10,7 @@ use std::{
 };
 
 use lbpersist::balance::maglev::{self, Member};
-use lbpersist_common::{hash, net::Address, ring::slot_of};
+use lbpersist_common::{hash, net::Address, recent, ring::slot_of};
 
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLISECOND;
@@ -22,7 +22,9 @@ pub(crate) const SLOTS: u32 = 13;
 pub(crate) const TCP_IDLE: u64 = 15_050 * MILLISECOND;
 pub(crate) const CLOSING_IDLE: u64 = 5_050 * MILLISECOND;
 pub(crate) const HANDSHAKE_IDLE: u64 = 8_050 * MILLISECOND;
-pub(crate) const UDP_IDLE: u64 = 3_030 * MILLISECOND;
+pub(crate) const UDP_IDLE: u64 = 9_030 * MILLISECOND;
+/// How long a UDP flow lasts after its last packet that was noted: a little longer, because not all are.
+const UDP_LASTS: u64 = recent::idle_ns(UDP_IDLE);
 /// How long closed connections are remembered, by whether their server is the ring's.
 const LINGER: [u64; 2] = [60 * SECOND, 2 * SECOND];
 /// In which steps the end of a UDP client's flow is noted, and the ticks of the clock.
@@ -136,6 +138,8 @@ pub(crate) struct Connection {
     /// When the state was reached, when the last segment was heard, and which sweep first found it silent.
     changed: u64,
     heard: u64,
+    /// When the last packet of a UDP flow was noted: from, to.
+    noted: [u64; 2],
     suspected: Option<u64>,
     /// The entry that counts it, by key and epoch.
     counted: Option<(Key, u64)>,
@@ -208,6 +212,14 @@ impl Pool {
         };
         let number = maglev::ring(&members, SLOTS)[slot_of(hash, SLOTS) as usize];
         usize::from(number).checked_sub(1)
+    }
+}
+
+impl Connection {
+    /// Whether a UDP flow goes on; `None` when that depends on a moment within the range.
+    fn lasts(&self, now: u64) -> Option<bool> {
+        let [from, to] = self.noted.map(|noted| now <= noted + UDP_LASTS);
+        (from == to).then_some(from)
     }
 }
 
@@ -310,9 +322,13 @@ impl Rules {
         let known = if self.pool(&flow).is_persistent() {
             self.touch(&flow, now)
         } else {
-            self.connections.get_mut(&flow).filter(|old| now <= old.heard + UDP_IDLE).map(|old| {
-                old.heard = now;
-                old.server
+            self.connections.get_mut(&flow).and_then(|old| {
+                let lasts = old.lasts(now).expect("flows are settled before each packet");
+                lasts.then(|| {
+                    old.heard = now;
+                    old.noted = [old.noted[0].max(now.saturating_sub(UDP_LASTS - UDP_IDLE)), now];
+                    old.server
+                })
             })
         };
         match known.map(|server| (server, self.standing(&flow, server))) {
@@ -322,7 +338,7 @@ impl Rules {
         }
         let Some(server) = self.pool(&flow).pick(&flow) else { return Answer::Nobody };
         if self.pool(&flow).is_persistent() {
-            self.bind(&flow, server, 0, now + UDP_IDLE);
+            self.bind(&flow, server, 0, now + UDP_LASTS);
         } else {
             let state = State::Flow;
             let new = Connection {
@@ -330,6 +346,7 @@ impl Rules {
                 state,
                 changed: now,
                 heard: now,
+                noted: [now; 2],
                 suspected: None,
                 counted: None,
             };
@@ -369,6 +386,23 @@ impl Rules {
         self.entries.iter().filter(|(key, entry)| open(key, entry)).map(|(key, _)| *key).collect()
     }
 
+    /// The UDP flows of which the rules do not say whether they go on.
+    pub(crate) fn unsettled_flows(&self, now: u64) -> Vec<Flow> {
+        let open = |known: &Connection| known.state == State::Flow && known.lasts(now).is_none();
+        self.connections.iter().filter(|(_, known)| open(known)).map(|(flow, _)| *flow).collect()
+    }
+
+    /// Settles when a packet of a flow was noted, by what the table says.
+    pub(crate) fn settle_flow(&mut self, flow: &Flow, noted: u64) -> Result<(), String> {
+        let known = self.connections.get_mut(flow).expect("it is unsettled");
+        let [from, to] = known.noted;
+        if !(from.saturating_sub(TICKS)..=to + TICKS).contains(&noted) {
+            return Err(format!("{flow:?} was noted at {noted}: {known:?}"));
+        }
+        known.noted = [noted; 2];
+        Ok(())
+    }
+
     /// Settles when the timer of an entry began, by what the table says.
     pub(crate) fn settle(&mut self, key: &Key, idle: u64) -> Result<(), String> {
         let entry = self.entries.get_mut(key).expect("it is unsettled");
@@ -386,7 +420,7 @@ impl Rules {
         let connection = self.connections.get_mut(flow).expect("it was listed");
         let (silent, since) = (now - connection.heard, now - connection.changed);
         let limit = match connection.state {
-            State::Flow => return (silent > UDP_IDLE, silent > UDP_IDLE),
+            State::Flow => return (silent > UDP_IDLE, silent > UDP_LASTS),
             State::Closed => {
                 let linger = LINGER[usize::from(pick == Some(connection.server))];
                 return (since + TICKS > linger, silent > linger + TICKS);
@@ -451,7 +485,8 @@ impl Rules {
             Some((_, Standing::Gone)) | None => (key, self.bind(&flow, server, 1, now)),
         });
         let state = State::Established;
-        let new = Connection { server, state, changed: now, heard: now, suspected: None, counted };
+        let (heard, noted, suspected) = (now, [now; 2], None);
+        let new = Connection { server, state, changed: now, heard, noted, suspected, counted };
         self.connections.insert(flow, new);
         self.note(&flow, Side::Client, says, now);
     }
@@ -503,10 +538,9 @@ impl Rules {
     /// The server of a UDP client's entry, which its datagram keeps alive.
     fn touch(&mut self, flow: &Flow, now: u64) -> Option<usize> {
         let (server, _) = self.bound(flow, now)?;
-        let end = now + UDP_IDLE;
         let entry = self.entries.get_mut(&self.key(flow)).expect("it binds");
         let [from, to] = entry.idle;
-        entry.idle = if end > to + STEP { [end; 2] } else { [from.max(end - STEP), to.max(end)] };
+        entry.idle = [from.max(now + UDP_IDLE - STEP), to.max(now + UDP_LASTS)];
         Some(server)
     }
 }

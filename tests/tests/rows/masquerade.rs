@@ -232,7 +232,7 @@ fn a_flow_earns_its_port_by_going_on_after_an_answer() {
         assert_eq!(sizes(&mut rig), [1, 0]);
         rig.sweep_pass(now_ns() + 9 * SECOND).unwrap();
         assert_eq!(sizes(&mut rig), [1, 0]);
-        rig.sweep_pass(now_ns() + 11 * SECOND).unwrap();
+        rig.sweep_pass(now_ns() + 12 * SECOND).unwrap();
         assert_eq!(sizes(&mut rig), [0, 0]);
     }
 }

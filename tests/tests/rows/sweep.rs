@@ -154,7 +154,7 @@ fn silent_flows_are_forgotten() {
     rig.ask(client(V4, 1));
     rig.sweep_pass(now_ns() + 9 * SECOND).unwrap();
     assert_eq!(sizes(&mut rig), [0, 1, 0]);
-    rig.sweep_pass(now_ns() + 11 * SECOND).unwrap();
+    rig.sweep_pass(now_ns() + 12 * SECOND).unwrap();
     assert_eq!(sizes(&mut rig), [0, 0, 0]);
 }
 

@@ -1,6 +1,8 @@
 //! What is to become of a connection or entry: pure.
 
-use lbpersist_common::{connection::Connection, persistence::Entry, service::Pool, tcp::State};
+use lbpersist_common::{
+    connection::Connection, persistence::Entry, recent, service::Pool, tcp::State,
+};
 
 use crate::{
     datapath::desired::nanoseconds,
@@ -29,7 +31,7 @@ impl From<&IdleLimits> for Limits {
             handshake_ns: nanoseconds(limits.handshake),
             tcp_ns: nanoseconds(limits.tcp),
             tcp_closing_ns: nanoseconds(limits.tcp_closing),
-            udp_ns: nanoseconds(limits.udp),
+            udp_ns: recent::idle_ns(nanoseconds(limits.udp)),
         }
     }
 }
