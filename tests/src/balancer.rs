@@ -132,6 +132,11 @@ impl Balancer {
         Ok(fs::write(self.configuration_file(), text)?)
     }
 
+    /// Writes a configuration file as it is, for a program that knows no `[daemon]` yet.
+    pub fn configure_plainly(&self, configuration: impl ToString) -> Result<()> {
+        Ok(fs::write(self.configuration_file(), configuration.to_string())?)
+    }
+
     /// Where it keeps what outlives a reboot.
     pub fn state_directory(&self) -> PathBuf {
         self.directory.path().join("state")

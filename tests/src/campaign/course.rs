@@ -91,10 +91,16 @@ impl<'a> Course<'a> {
         let weights = vec![1; FIRST_SERVERS];
         random.shuffle(&mut backends);
         let config = config(&topology, &backends, &weights);
-        let balancer = Balancer::start(&topology.balancer, config, &topology.interfaces)?;
+        let mut balancer = Balancer::prepare(&topology.balancer, &config, &topology.interfaces)?;
+        if let Some(older) = &plan.from {
+            balancer.configure_plainly(&config)?;
+            balancer.use_binary(older);
+        }
+        balancer.restart()?;
         let directory = tempfile::tempdir()?;
+        let plan = plan.clone();
         let mut course =
-            Self { plan: *plan, say, random, balancer, backends, weights, directory, topology };
+            Self { plan, say, random, balancer, backends, weights, directory, topology };
         course.wait("every server is up", |course| course.all_are("up", None))?;
         Ok(course)
     }
@@ -151,8 +157,16 @@ impl<'a> Course<'a> {
         let mut events: Vec<Event> = Vec::new();
         events.extend(kills.iter().cycle().take(self.plan.kills as usize));
         events.extend(reloads.iter().cycle().take(self.plan.reloads as usize));
-        events.extend([Event::Drain, Event::Upgrade, Event::Fall]);
+        events.extend([Event::Drain, Event::Fall]);
+        if self.plan.from.is_none() {
+            events.push(Event::Upgrade);
+        }
         self.random.shuffle(&mut events);
+        if self.plan.from.is_some() {
+            // An older one knows neither the socket nor how to read its file again.
+            let kills = vec![Event::Kill; self.plan.kills.div_ceil(10) as usize];
+            events.splice(..0, [kills, vec![Event::Upgrade]].concat());
+        }
         events
     }
 
@@ -213,10 +227,16 @@ impl<'a> Course<'a> {
     }
 
     fn upgrade(&mut self) -> Result<()> {
+        if self.plan.from.is_some() {
+            self.balancer.configure(config(&self.topology, &self.backends, &self.weights))?;
+        }
         let copy = self.directory.path().join("lbpersist");
         fs::copy(balancer::binary()?, &copy)?;
         self.balancer.use_binary(&copy);
-        self.balancer.restart()
+        self.balancer.restart()?;
+        let log = self.balancer.log();
+        log.lines().filter(|line| line.contains("migrat")).for_each(|line| (self.say)(line));
+        Ok(())
     }
 
     fn fall(&mut self, crowd: &Crowd) -> Result<()> {

@@ -8,14 +8,14 @@ mod course;
 mod crowd;
 mod random;
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use anyhow::Result;
 
 use self::{course::Course, random::Random};
 
 /// How large a campaign is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Clients, half of them of each family. At most 4,000.
     pub clients: u32,
@@ -25,6 +25,8 @@ pub struct Plan {
     pub reloads: u32,
     /// Decides the order of events, and what each does.
     pub seed: u64,
+    /// An older lbpersist, which begins and is upgraded before anything else happens than kills; of those it gets a tenth.
+    pub from: Option<PathBuf>,
 }
 
 /// What became of the crowd.

@@ -1,6 +1,7 @@
 //! Campaigns: much happens, and numbers say what clients noticed.
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     time::{Instant, SystemTime},
 };
@@ -25,18 +26,21 @@ pub(crate) enum Campaign {
         /// What decides the order of events; a number that is printed, when left out
         #[arg(long)]
         seed: Option<u64>,
+        /// An older lbpersist to begin with; the upgrade from it then comes first
+        #[arg(long, value_name = "BINARY")]
+        from: Option<PathBuf>,
     },
 }
 
 /// Runs one; the last line says what became of the clients, and so does the exit code.
 pub(crate) fn run(campaign: &Campaign) -> Result<ExitCode> {
-    let Campaign::Change { clients, kills, reloads, seed } = *campaign;
-    let seed = seed.unwrap_or_else(by_the_clock);
+    let Campaign::Change { clients, kills, reloads, seed, ref from } = *campaign;
+    let (seed, from) = (seed.unwrap_or_else(by_the_clock), from.clone());
     println!(
         "{clients} clients, {kills} kills, {reloads} reloads, a drain, an upgrade, a server that goes down; seed {seed}"
     );
     let start = Instant::now();
-    let plan = Plan { clients, kills, reloads, seed };
+    let plan = Plan { clients, kills, reloads, seed, from };
     let outcome = campaign::run(&plan, &mut |line| println!("{line}"))?;
     for complaint in &outcome.complaints {
         println!("{complaint}");
