@@ -4,6 +4,9 @@
 //! the others' slots change hands (Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer",
 //! NSDI 2016, section 3.4). A member with half the greatest weight takes a slot every other round.
 //!
+//! Most of the time would go into finding the last free slots: when one of a thousand is left, a walk meets a thousand taken ones
+//! before it. So when few are left, each member lists them in the order of its walk, which gives the same ring.
+//!
 //! The result depends on the set of members alone, not on their order or on who computes it: two nodes with the same members
 //! send a new client to the same server.
 
@@ -37,8 +40,15 @@ pub fn ring(members: &[Member], slots: u32) -> Vec<u16> {
     let mut free = slots;
     let mut taken = Taken::none_of(slots);
     let mut round = 0_u64;
+    let few = few(slots, walks.len());
+    let mut listed = false;
     while free > 0 {
         round += 1;
+        if free <= few && !listed {
+            let left = taken.free();
+            walks.iter_mut().for_each(|walk| walk.list(&left, slots));
+            listed = true;
+        }
         for (walk, member) in walks.iter_mut().zip(&members) {
             if free == 0 {
                 break;
@@ -51,6 +61,12 @@ pub fn ring(members: &[Member], slots: u32) -> Vec<u16> {
         }
     }
     ring
+}
+
+/// How many free slots are so few that listing them is cheaper than walking on. Listing costs each member about eight steps of a
+/// walk a slot, and the walks to all of the last `n` of `m` slots take `m` ln `n` steps.
+fn few(slots: u32, members: usize) -> u32 {
+    slots / u32::try_from(members.saturating_mul(8)).unwrap_or(u32::MAX)
 }
 
 /// Which slots are taken: a bit each, so that the whole of it stays in the nearest cache.
@@ -68,6 +84,10 @@ impl Taken {
         self.words[slot as usize / 64] & (1 << (slot % 64)) != 0
     }
 
+    fn free(&self) -> Vec<u32> {
+        (0..self.slots).filter(|&slot| !self.has(slot)).collect()
+    }
+
     fn insert(&mut self, slot: u32) {
         self.words[slot as usize / 64] |= 1 << (slot % 64);
     }
@@ -77,6 +97,8 @@ impl Taken {
 struct Walk {
     next: u32,
     skip: u32,
+    /// The slots that were free when few were left, the next one last.
+    listed: Vec<u32>,
     /// `weight * round` at which it takes its next slot.
     due: u64,
 }
@@ -92,6 +114,7 @@ impl Walk {
         Self {
             next: u32::try_from(offset).expect(fits),
             skip: u32::try_from(skip).expect(fits),
+            listed: Vec::new(),
             due: 0,
         }
     }
@@ -108,6 +131,13 @@ impl Walk {
     /// Takes the next free slot; there must be one.
     fn take(&mut self, ring: &mut [u16], taken: &mut Taken, number: u16) {
         let slots = taken.slots;
+        while let Some(slot) = self.listed.pop() {
+            if !taken.has(slot) {
+                taken.insert(slot);
+                ring[slot as usize] = number;
+                return;
+            }
+        }
         while taken.has(self.next) {
             self.step(slots);
         }
@@ -116,11 +146,41 @@ impl Walk {
         self.step(slots);
     }
 
+    /// Lists `left`, all the slots that are free, in the order in which this walk comes to them.
+    fn list(&mut self, left: &[u32], slots: u32) {
+        let modulus = u64::from(slots);
+        let inverse = inverse(self.skip, slots);
+        let steps_to = |slot: u32| {
+            let distance = (u64::from(slot) + modulus - u64::from(self.next)) % modulus;
+            distance * inverse % modulus
+        };
+        // Steps and slot in one word, which sorts fast.
+        let mut order: Vec<u64> =
+            left.iter().map(|&slot| steps_to(slot) << 32 | u64::from(slot)).collect();
+        order.sort_unstable_by_key(|&word| std::cmp::Reverse(word));
+        // The lower half is the slot.
+        self.listed = order.into_iter().map(|word| word as u32).collect();
+    }
+
     fn step(&mut self, slots: u32) {
         // Both are below `slots`, so one subtraction is the remainder. The configuration keeps rings far below 2^31 slots.
         let next = self.next + self.skip;
         self.next = if next >= slots { next - slots } else { next };
     }
+}
+
+/// The number that `skip` is to be multiplied with to make one slot: its power to `slots` - 2, since `slots` is prime (Fermat).
+fn inverse(skip: u32, slots: u32) -> u64 {
+    let modulus = u64::from(slots);
+    let (mut result, mut square, mut power) = (1, u64::from(skip) % modulus, slots - 2);
+    while power > 0 {
+        if power % 2 == 1 {
+            result = result * square % modulus;
+        }
+        square = square * square % modulus;
+        power /= 2;
+    }
+    result
 }
 
 #[cfg(test)]
@@ -175,7 +235,35 @@ mod tests {
         assert_eq!(ring(&members, 13), [2, 2, 2, 3, 2, 2, 1, 3, 2, 1, 1, 3, 3]);
     }
 
+    /// The ring by walking alone, as the paper has it.
+    fn walked(members: &[Member], slots: u32) -> Vec<u16> {
+        let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member, slots)).collect();
+        let greatest = members.iter().map(|member| member.weight).max().unwrap();
+        let (mut ring, mut taken) = (vec![0; slots as usize], Taken::none_of(slots));
+        for round in 1.. {
+            for (walk, member) in walks.iter_mut().zip(members) {
+                if !ring.contains(&0) {
+                    return ring;
+                }
+                if walk.takes_part(round, member.weight, greatest) {
+                    walk.take(&mut ring, &mut taken, member.number);
+                }
+            }
+        }
+        unreachable!("the rounds have no end")
+    }
+
     proptest! {
+        #[test]
+        fn listing_the_last_slots_gives_the_ring_of_walking(
+            weights in prop::collection::vec(1_u32..=9, 1..20),
+            slots in prop::sample::select(vec![11_u32, 13, 251, 1_009, 4_099]),
+        ) {
+            let members: Vec<_> =
+                (1..).zip(&weights).map(|(n, &weight)| member(n, weight)).collect();
+            prop_assert_eq!(ring(&members, slots), walked(&members, slots));
+        }
+
         #[test]
         fn every_slot_is_taken_and_order_does_not_matter(
             weights in prop::collection::vec(1_u32..=1000, 1..12),
