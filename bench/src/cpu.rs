@@ -1,10 +1,10 @@
 //! Keeps the measurement on one CPU.
 #![expect(
     unsafe_code,
-    reason = "sched_setaffinity(2) takes an address, sched_getcpu(3) is foreign"
+    reason = "sched_setaffinity(2) and clock_gettime(2) take addresses, sched_getcpu(3) is foreign"
 )]
 
-use std::io;
+use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
 
@@ -43,4 +43,15 @@ pub(crate) fn current() -> Result<usize> {
     // SAFETY: takes nothing and returns a number.
     let cpu = unsafe { libc::sched_getcpu() };
     usize::try_from(cpu).context("which CPU this is")
+}
+
+/// CPU time that this thread has spent.
+pub(crate) fn spent_by_thread() -> Result<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec`.
+    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error()).context("CPU time of a thread");
+    }
+    let nanoseconds = u32::try_from(time.tv_nsec).context("more than a second of nanoseconds")?;
+    Ok(Duration::new(u64::try_from(time.tv_sec).context("a negative time")?, nanoseconds))
 }

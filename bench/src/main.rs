@@ -16,6 +16,7 @@ mod measure;
 mod open;
 mod replay;
 mod report;
+mod table;
 mod veth;
 
 // The replaying program is told what to do by the same types.
@@ -38,6 +39,8 @@ enum Suite {
     Veth(veth::Options),
     /// Milliseconds that a configuration of many services takes from its text to the maps.
     Config(config::Options),
+    /// What a million entries and connections cost: the sweep's passes, the idle daemon, memory.
+    Table(table::Options),
 }
 
 /// Options of the packet suite.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Suite::Packet(options) => packet(&options),
         Suite::Veth(options) => veth::measure(&options),
         Suite::Config(options) => config::measure(&options),
+        Suite::Table(options) => table::measure(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

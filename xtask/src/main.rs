@@ -44,6 +44,7 @@ Examples:
   cargo xtask bench packet               nanoseconds per packet, case by case
   cargo xtask bench veth                 packets and connections per second beside nftables
   cargo xtask bench config               how long a thousand services take to be applied
+  cargo xtask bench table                what a million entries cost the daemon
 
 Environment:
   LBPERSIST_BPF_CARGO, LBPERSIST_BPF_LINKER, LBPERSIST_BPF_OBJECT
@@ -119,6 +120,12 @@ enum Suite {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         options: Vec<OsString>,
     },
+    /// What large tables cost the daemon: the sweep, idleness, memory; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Table {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        options: Vec<OsString>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -164,6 +171,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Bench { suite: Suite::Packet { options } } => run::bench("packet", &options),
         Command::Bench { suite: Suite::Veth { options } } => run::bench("veth", &options),
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
+        Command::Bench { suite: Suite::Table { options } } => run::bench("table", &options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Dist => dist::package(),
         Command::Setup => run::setup(),

@@ -56,8 +56,8 @@ pub(crate) fn bench(suite: &str, options: &[OsString]) -> Result<ExitCode> {
     provision.bpf_toolchain()?;
     let mut build = host::cargo()?;
     build.args(["build", "--release", "--bins", "--package", "lbpersist-bench"]);
-    if suite == "veth" {
-        // It starts the daemon.
+    if ["veth", "table"].contains(&suite) {
+        // They start the daemon.
         provision.programs(&needs::VETH)?;
         build.args(["--package", "lbpersist"]);
     }

@@ -15,9 +15,9 @@ use crate::{
     report::{self, Record},
 };
 
-mod generator;
+pub(crate) mod generator;
 mod nftables;
-mod site;
+pub(crate) mod site;
 
 use site::{Site, System};
 

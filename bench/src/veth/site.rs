@@ -71,10 +71,10 @@ const SERVERS: u8 = 4;
 /// Where clients connect to, and where servers listen.
 const PORTS: (u16, u16) = (80, 8_080);
 /// Frames are addressed to this balancer.
-const MAC: &str = "02:00:00:00:00:01";
+pub(crate) const MAC: &str = "02:00:00:00:00:01";
 /// 10.64.0.1, of the block that lies behind the client.
-const FIRST_CLIENT: u32 = 0x0a40_0001;
-const FIRST_PORT: u16 = 20_000;
+pub(crate) const FIRST_CLIENT: u32 = 0x0a40_0001;
+pub(crate) const FIRST_PORT: u16 = 20_000;
 /// How long the first frames may take to get through: neighbours are asked for their addresses.
 const WARM_WITHIN: Duration = Duration::from_secs(30);
 
@@ -212,7 +212,7 @@ fn has_marks(maps: &Maps) -> Result<bool> {
 }
 
 /// A service with persistence, as a user would write it.
-fn configuration(servers: &[IpAddr]) -> String {
+pub(crate) fn configuration(servers: &[IpAddr]) -> String {
     let (port, server_port) = PORTS;
     let servers: String = servers
         .iter()
@@ -227,7 +227,7 @@ fn configuration(servers: &[IpAddr]) -> String {
 }
 
 /// Packets of so many clients, each of which sends one with each of `flags`.
-fn plan(clients: u32, flags: &[u8]) -> Plan {
+pub(crate) fn plan(clients: u32, flags: &[u8]) -> Plan {
     let first = flags.first().copied().unwrap_or(flag::ACK);
     let headers = Headers {
         from: End { address: FIRST_CLIENT.to_be_bytes().into(), port: FIRST_PORT },

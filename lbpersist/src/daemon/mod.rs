@@ -271,6 +271,7 @@ impl Daemon {
         let Sources { mut reports, mut requests, mut ready, mut hangup } = sources;
         let mut tick = ticks(self.model.data_path.sweep_interval);
         let mut watchdog = Watchdog::from_environment();
+        let mut progress = Progress::Rest;
         loop {
             if tick.period() != self.model.data_path.sweep_interval {
                 tick = ticks(self.model.data_path.sweep_interval);
@@ -298,16 +299,20 @@ impl Daemon {
                 Some(prepared) = ready.recv() => self.finish(prepared),
                 _ = hangup.recv() => self.hang_up(),
                 () = watchdog.due() => watchdog.feed(),
-                _ = tick.tick() => self.maintain().await?,
+                _ = tick.tick() => {
+                    self.maintain().await?;
+                    progress = Progress::More;
+                }
+                // Comes last: it is ready only when it is asked for the second time.
+                () = tokio::task::yield_now(), if progress == Progress::More => {
+                    progress = self.sweep.portion(&mut self.data_path, clock::now_ns())?;
+                }
             }
         }
     }
 
     async fn maintain(&mut self) -> Result<(), Error> {
         self.sweep.handshakes(&mut self.data_path, clock::now_ns())?;
-        while self.sweep.portion(&mut self.data_path, clock::now_ns())? == Progress::More {
-            tokio::task::yield_now().await;
-        }
         self.data_path.maps.recent_flows.forget_old(clock::now_ns());
         self.proxy.maintain();
         self.maintain_store();

@@ -7,6 +7,7 @@
 
 mod judge;
 mod occupancy;
+mod tally;
 mod translations;
 
 use std::{
@@ -30,6 +31,7 @@ use lbpersist_common::{
 use self::{
     judge::{ConnectionFate, EntryFate, Limits},
     occupancy::Occupancy,
+    tally::{Fingerprint, Tally},
 };
 use super::{Error, apply::DataPath, desired::Desired, ring::Ring};
 use crate::{
@@ -54,13 +56,15 @@ pub struct Sweep {
     rest_until: Option<Instant>,
     spent: Duration,
     rings: HashMap<u32, (Rc<Ring>, u32)>,
-    tally: HashMap<(EntryKey, u64), u32>,
+    tally: Tally,
     doubts: HashMap<EntryKey, Doubt>,
     new_doubts: HashMap<EntryKey, Doubt>,
     occupancy: Occupancy,
     requests: Vec<Request>,
     // Connections that were carried before belong to a daemon that has ended.
     started_ns: u64,
+    // Of the batch in work.
+    fingerprints: Vec<Fingerprint>,
     // How many handshakes had begun when none was unfinished and no slot marked for one.
     quiet_at: Option<u64>,
 }
@@ -141,12 +145,13 @@ impl Sweep {
             rest_until: None,
             spent: Duration::ZERO,
             rings: HashMap::new(),
-            tally: HashMap::new(),
+            tally: Tally::new(),
             doubts: HashMap::new(),
             new_doubts: HashMap::new(),
             occupancy: Occupancy::default(),
             requests: Vec::new(),
             started_ns: clock::now_ns().saturating_sub(COARSE_NS),
+            fingerprints: Vec::new(),
             quiet_at: None,
         }
     }
@@ -224,7 +229,7 @@ impl Sweep {
         for (ring, _) in self.rings.values() {
             ring.begin_look(PASS_REASONS);
         }
-        self.tally.clear();
+        self.tally.begin();
         self.occupancy.begin(data_path);
         Ok(Phase::Connections(None))
     }
@@ -242,6 +247,8 @@ impl Sweep {
                 self.connection(&index, key, connection, now_ns);
             }
         }
+        self.tally.count(&self.fingerprints);
+        self.fingerprints.clear();
         self.send(data_path)?;
         Ok(match batch.next {
             Some(next) => Phase::Connections(Some(next)),
@@ -282,7 +289,7 @@ impl Sweep {
         let counts =
             !matches!(operation, Some(Operation::EndConnection | Operation::DeleteConnection));
         if counts && connection.entry_created_ns != 0 {
-            *self.tally.entry((entry, connection.entry_created_ns)).or_default() += 1;
+            self.fingerprints.push(self.tally.fingerprint(&entry, connection.entry_created_ns));
         }
         if counts {
             self.occupancy.found(connection.binding);
@@ -305,7 +312,8 @@ impl Sweep {
         match entry {
             Some(entry) if connection.last_seen_ns >= self.started_ns => {
                 if connection.entry_created_ns != 0 {
-                    *self.tally.entry((entry, connection.entry_created_ns)).or_default() += 1;
+                    let fingerprint = self.tally.fingerprint(&entry, connection.entry_created_ns);
+                    self.fingerprints.push(fingerprint);
                 }
             }
             entry => self.requests.push(Request {
@@ -330,9 +338,19 @@ impl Sweep {
         let mut orphans = Vec::new();
         {
             let index = Index::of(data_path.actual());
-            for (key, entry) in &batch.records {
+            let tally = &self.tally;
+            let of_record =
+                |(key, entry): &(EntryKey, Entry)| tally.fingerprint(key, entry.created_ns);
+            self.fingerprints.extend(batch.records.iter().map(of_record));
+            tally.fetch(&self.fingerprints);
+            for ((key, entry), fingerprint) in
+                batch.records.iter().zip(std::mem::take(&mut self.fingerprints))
+            {
                 match index.scopes.get(&key.scope).and_then(|pool| index.pools.get(pool)) {
-                    Some(pool) => self.entry(&index, pool, key, entry, now_ns),
+                    Some(pool) => {
+                        let found = self.tally.of(fingerprint);
+                        self.entry(&index, pool, (key, entry), found, now_ns);
+                    }
                     None => orphans.push(*key),
                 }
             }
@@ -348,7 +366,7 @@ impl Sweep {
             ring.end_look(PASS_REASONS);
         }
         self.rings.clear();
-        self.tally = HashMap::new();
+        self.tally.end();
         self.occupancy.end(data_path);
         self.doubts = std::mem::take(&mut self.new_doubts);
         Ok(Phase::Rest)
@@ -358,8 +376,8 @@ impl Sweep {
         &mut self,
         index: &Index<'_>,
         pool: &Pool,
-        key: &EntryKey,
-        entry: &Entry,
+        (key, entry): (&EntryKey, &Entry),
+        found: u32,
         now_ns: u64,
     ) {
         let number = index.scopes.get(&key.scope).copied().unwrap_or_default();
@@ -367,7 +385,6 @@ impl Sweep {
         if entry.idle_since_ns > now_ns {
             self.occupancy.found(entry.binding);
         }
-        let found = self.tally.get(&(*key, entry.created_ns)).copied().unwrap_or(0);
         let (operation, argument) = match judge::entry(entry, pool, found, now_ns) {
             EntryFate::Live => {
                 self.note_binding(Some((number, slot)), entry.binding);

@@ -45,7 +45,12 @@ impl Occupancy {
     /// Ends the pass: puts right what is wrong.
     pub(super) fn end(&mut self, data_path: &DataPath) {
         let loads = &data_path.maps.server_load;
+        let servers = &data_path.actual().servers;
         for (number, seen) in self.servers.drain() {
+            // Another server may have been given the number meanwhile.
+            if servers.get(&number).is_none_or(|server| server.generation != seen.generation) {
+                continue;
+            }
             let load = loads.of(number);
             if is_wrong(seen.at_begin, load, seen.found)
                 && loads.put_right(number, load, seen.found)
