@@ -47,8 +47,17 @@ pub fn run(command: &mut Command) -> Result<Finished> {
     run_with_input(command, "")
 }
 
+/// The same of a command that may take as long as `limit`.
+pub fn run_within(command: &mut Command, limit: Duration) -> Result<Finished> {
+    finish(command, "", limit)
+}
+
 /// Runs a command with `input` on its standard input, and waits for it.
 pub fn run_with_input(command: &mut Command, input: &str) -> Result<Finished> {
+    finish(command, input, LIMIT)
+}
+
+fn finish(command: &mut Command, input: &str, limit: Duration) -> Result<Finished> {
     let line = line_of(command);
     // Files, not pipes: a command that writes much never waits for us.
     let mut stdin = tempfile::tempfile()?;
@@ -62,10 +71,10 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<Finished> {
         .stderr(Stdio::from(stderr.try_clone()?))
         .spawn()
         .with_context(|| format!("`{line}` could not be started"))?;
-    let Some(status) = wait_for(&mut child, LIMIT)? else {
+    let Some(status) = wait_for(&mut child, limit)? else {
         child.kill()?;
         child.wait()?;
-        bail!("`{line}` did not end within {LIMIT:?}: {}", text_of(stderr)?.trim_end());
+        bail!("`{line}` did not end within {limit:?}: {}", text_of(stderr)?.trim_end());
     };
     Ok(Finished {
         command: line,

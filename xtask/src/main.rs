@@ -41,6 +41,7 @@ Examples:
   cargo xtask fuzz headers --seconds 60  random frames for the parser of the XDP programs
   cargo xtask campaign change            a thousand clients, and everything changes under them
   cargo xtask dist                       a Debian package, in target/release/dist
+  cargo xtask dist --check               the same, and a clean Debian that it is tried in
   cargo xtask bench packet               nanoseconds per packet, case by case
   cargo xtask bench veth                 packets and connections per second beside nftables
   cargo xtask bench config               how long a thousand services take to be applied
@@ -95,7 +96,11 @@ enum Command {
         seconds: u32,
     },
     /// A Debian package of the optimized daemon.
-    Dist,
+    Dist {
+        /// Tries it as well: by lintian, and in a clean Debian that is fetched for it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Installs what is missing, for all commands.
     Setup,
 }
@@ -173,7 +178,8 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
         Command::Bench { suite: Suite::Table { options } } => run::bench("table", &options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
-        Command::Dist => dist::package(),
+        Command::Dist { check: false } => dist::package().map(|_| ExitCode::SUCCESS),
+        Command::Dist { check: true } => dist::check(),
         Command::Setup => run::setup(),
     }
 }

@@ -26,6 +26,12 @@ pub(crate) const VETH: [Program; 2] = [
     Program { name: "nft", package: "nftables", purpose: "is what lbpersist is compared with" },
 ];
 
+/// What trying a package in a clean system calls, beside what the lab does.
+pub(crate) const PACKAGE: [Program; 2] = [
+    Program { name: "debootstrap", package: "debootstrap", purpose: "makes the clean system" },
+    Program { name: "lintian", package: "lintian", purpose: "knows Debian's rules" },
+];
+
 /// Debian's compiler for the BPF target, its cargo, and the sources of `core`.
 pub(crate) const BPF_COMPILER: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 

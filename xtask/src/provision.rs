@@ -198,7 +198,7 @@ fn apt_get(arguments: &[&str]) -> Command {
 }
 
 /// Whether the effective user is root; without /proc the answer is no.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     effective_user(&status) == Some(0)
 }

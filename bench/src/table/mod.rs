@@ -88,7 +88,7 @@ fn passes(tables: &mut Tables, runs: u32, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// For how long the daemon is asked at most: with a million entries that is a pass and the rest after it.
+/// For how long the daemon is asked: with a million entries that is a pass and the rest after it.
 const ASKED: Duration = Duration::from_secs(30);
 /// For how long frames are sent without it.
 const ALONE: Duration = Duration::from_secs(10);
@@ -111,7 +111,7 @@ fn daemon(plot: &mut Plot, idle: Duration, figures: &mut Figures) -> Result<()> 
     let before = outside.cpu()?;
     let mut bursts = Vec::new();
     let waits = outside.ask_while(|| {
-        bursts = plot.bursts(idle.min(ASKED))?;
+        bursts = plot.bursts(ASKED)?;
         Ok(())
     })?;
     println!(
@@ -122,7 +122,7 @@ fn daemon(plot: &mut Plot, idle: Duration, figures: &mut Figures) -> Result<()> 
     figures.note("answers", "us", waits)?;
     figures.note("frames-beside-daemon", "us/1000", bursts)?;
     plot.kill()?;
-    figures.note("frames-without-daemon", "us/1000", plot.bursts(idle.min(ALONE))?)
+    figures.note("frames-without-daemon", "us/1000", plot.bursts(ALONE)?)
 }
 
 /// What has been measured.

@@ -6,10 +6,11 @@ mod configuration;
 mod demo;
 mod files;
 mod laboratory;
+mod package;
 mod report;
 mod visit;
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
@@ -55,6 +56,11 @@ enum Command {
         #[command(subcommand)]
         campaign: campaign::Campaign,
     },
+    /// Install a Debian package in a clean system, use it, and remove it; exits with 0 only if nothing is left
+    Package {
+        /// The package
+        file: PathBuf,
+    },
     /// Be one of the servers: answer HTTP with a name and the client's address, until killed
     Serve {
         /// The name to answer with
@@ -99,6 +105,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Campaign { campaign } => {
             check_root()?;
             return campaign::run(&campaign);
+        }
+        Command::Package { file } => {
+            check_root()?;
+            return package::run(&file);
         }
         Command::Demo { keep, name } => {
             check_root()?;
