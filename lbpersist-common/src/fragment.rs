@@ -24,7 +24,8 @@ const _: () = assert!(size_of::<FragmentKey>() == 40);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct FragmentWay {
-    /// To a client: the service's address, which becomes their source. To a server: not used.
+    /// To a client: the service's address, which becomes their source. To a server: not used. The client of an answer under
+    /// masquerade is in a table of its own.
     pub address: Address,
     /// The server they go to, or come from.
     pub binding: Binding,
@@ -47,4 +48,6 @@ pub mod direction {
     pub const TO_SERVER: u32 = 0;
     /// From a server to its client.
     pub const TO_CLIENT: u32 = 1;
+    /// From a server to its client, whom it knows by an address of ours.
+    pub const TO_MASQUERADED: u32 = 2;
 }

@@ -36,6 +36,8 @@ pub mod feature {
     pub const ALL_PORTS: u32 = 1;
     /// A service listens on a prefix.
     pub const PREFIX: u32 = 2;
+    /// A service listens on one port of a prefix: a later fragment to such an address does not show whose it is.
+    pub const PREFIX_PORT: u32 = 4;
 }
 
 /// Whose name a record of the `names` map holds.

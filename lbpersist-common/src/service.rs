@@ -216,6 +216,8 @@ pub mod reverse_flag {
     pub const MASQUERADE: u16 = 1;
     /// The service is on a prefix: the address the client came for is a part of its keys.
     pub const PREFIX: u16 = 2;
+    /// The service is on all ports, and no port of the server answers for another one over that protocol.
+    pub const ALONE: u16 = 4;
 }
 
 impl Reverse {

@@ -173,10 +173,8 @@ fn to_client(
     if packet.network.total_length() > hop.mtu {
         return Ok((answer::too_big(context, hop.mtu as u16), Reason::TooBig));
     }
-    if let Some(id) = packet.fragment
-        && translation.is_none()
-    {
-        fragment::note(flow, id, &fragment::to_client(&reverse.address, reverse.service_index));
+    if let Some(id) = packet.fragment {
+        fragment::note_answer(flow, id, reverse, translation);
     }
     rewrite::hop(&mut packet.network);
     select::note_answer(flow, reverse, client);

@@ -3,13 +3,15 @@
 #![expect(unsafe_code, reason = "map values are reached through pointers")]
 
 use aya_ebpf::programs::XdpContext;
+use bytemuck::Zeroable as _;
 use lbpersist_common::{
     fragment::{FRAGMENT_LIFE_NS, FragmentKey, FragmentWay, direction},
     front::Front,
     net::{self, Address, Endpoint},
     reason::Reason,
     server::Binding,
-    service::{Pool, forwarding, pool_flag},
+    service::{Pool, Reverse, Service, forwarding, pool_flag, reverse_flag},
+    translation::Translation,
 };
 use network_types::{
     eth::EthHdr,
@@ -18,13 +20,14 @@ use network_types::{
 
 use crate::{
     clock, count, encapsulate, forward, frame, front, load,
-    maps::{FRAGMENTS, POOLS, SERVERS},
+    maps::{FRAGMENT_CLIENTS, FRAGMENTS, POOLS, SERVERS},
     parse::{Flow, Network, Numbers, identification},
     peek,
     rewrite::{self, End},
     select,
     shape::Shape,
     verdict::Verdict,
+    wide,
 };
 
 /// The longest IP packet.
@@ -35,6 +38,12 @@ struct Later<'packet> {
     ethernet: &'packet mut EthHdr,
     tags: usize,
     network: Network<'packet>,
+    part: Part,
+}
+
+/// Which part of which packet it is.
+#[derive(Clone, Copy)]
+struct Part {
     key: FragmentKey,
     /// Where what it carries begins in the packet, and where it ends.
     offset: usize,
@@ -47,17 +56,47 @@ pub(crate) fn note(flow: &Flow, id: u32, way: &FragmentWay) {
     let _ = insert(flow, id, way);
 }
 
+/// Notes where the first fragment of an answer went.
+#[inline(always)]
+pub(crate) fn note_answer(
+    flow: &Flow,
+    id: u32,
+    answer: &Reverse,
+    translation: Option<&Translation>,
+) {
+    let direction = match translation {
+        Some(found) => {
+            let _ = insert_client(flow, id, found);
+            direction::TO_MASQUERADED
+        }
+        None => direction::TO_CLIENT,
+    };
+    note(flow, id, &to_client(&answer.address, answer.service_index, direction));
+}
+
+/// Notes whom a masqueraded answer is for.
+#[inline(never)]
+fn insert_client(flow: &Flow, id: u32, translation: &Translation) -> u32 {
+    let key = key(flow, id);
+    u32::from(FRAGMENT_CLIENTS.insert(&key, &translation.client.address, 0).is_ok())
+}
+
 /// A subprogram of its own, for its stack and because it is rare.
 #[inline(never)]
 fn insert(flow: &Flow, id: u32, way: &FragmentWay) -> u32 {
-    let key = FragmentKey {
+    let key = key(flow, id);
+    // A table that refuses leaves the later fragments to the rule for those whose first one was not seen.
+    u32::from(FRAGMENTS.insert(&key, way, 0).is_ok())
+}
+
+#[inline(always)]
+fn key(flow: &Flow, id: u32) -> FragmentKey {
+    FragmentKey {
         source: flow.from.address,
         destination: flow.to.address,
         id,
         protocol: flow.from.protocol.into(),
-    };
-    // A table that refuses leaves the later fragments to the rule for those whose first one was not seen.
-    u32::from(FRAGMENTS.insert(&key, way, 0).is_ok())
+    }
 }
 
 /// The way of a first fragment to a server.
@@ -75,12 +114,12 @@ pub(crate) fn to_server(server: u32, service_index: u32) -> FragmentWay {
 
 /// The way of a first fragment to a client, from a service's address.
 #[inline(always)]
-pub(crate) fn to_client(address: &Address, service_index: u32) -> FragmentWay {
+fn to_client(address: &Address, service_index: u32, direction: u32) -> FragmentWay {
     FragmentWay {
         address: *address,
         binding: Binding { server: 0, generation: 0 },
         service_index,
-        direction: direction::TO_CLIENT,
+        direction,
         seen_ns: clock::now_ns(),
     }
 }
@@ -88,7 +127,7 @@ pub(crate) fn to_client(address: &Address, service_index: u32) -> FragmentWay {
 /// Whether a first fragment that cannot be read is to a service: then it is one that cuts the transport header.
 #[inline(always)]
 pub(crate) fn refused(context: &XdpContext, shape: Shape, reason: Reason) -> Reason {
-    let to = Later::read(context, shape).map(|later| later.key.destination);
+    let to = Later::read(context, shape).map(|later| later.part.key.destination);
     match to {
         Some(to) if front::of(&to).is_some() => Reason::FragmentRefused,
         _ => reason,
@@ -96,55 +135,148 @@ pub(crate) fn refused(context: &XdpContext, shape: Shape, reason: Reason) -> Rea
 }
 
 /// Decides on a fragment after the first and counts it under exactly one reason.
+///
+/// To find the way and to go it are subprograms, one after the other: the stack has room for each, but not for both at once.
 #[inline(always)]
 pub(crate) fn packet(context: &XdpContext) -> Verdict {
-    forward::settle(context, carry(context))
+    let mut way = FragmentWay::zeroed();
+    match look(context, &mut way) {
+        Ok(shape) => Verdict::from_action(follow(context, shape.word(), &way)),
+        Err(reason) => forward::settle(context, Err(reason)),
+    }
 }
 
+/// Finds the way.
 #[inline(always)]
-fn carry(context: &XdpContext) -> Result<(Verdict, Reason), Reason> {
+fn look(context: &XdpContext, way: &mut FragmentWay) -> Result<Shape, Reason> {
     let shape = frame::shape(context)?;
     if !matches!(shape.protocol(), net::TCP | net::UDP) {
         return Err(Reason::Fragment);
     }
-    let later = Later::read(context, shape).ok_or(Reason::Malformed)?;
-    let front = front::of(&later.key.destination);
-    if front.is_some() && later.is_refused() {
+    let Some(later) = Later::read(context, shape) else { return Err(Reason::Malformed) };
+    let part = later.part;
+    found(find(&part, way))?;
+    Ok(shape)
+}
+
+/// Goes the way; a subprogram of its own, which returns the action.
+#[inline(never)]
+fn follow(context: &XdpContext, word: u64, way: &FragmentWay) -> u32 {
+    let (verdict, reason) = match carry(context, Shape::from_word(word), way) {
+        Ok(done) => done,
+        Err(reason) => (Verdict::of(reason), reason),
+    };
+    count::verdict(reason);
+    verdict.action()
+}
+
+#[inline(always)]
+fn carry(
+    context: &XdpContext,
+    shape: Shape,
+    way: &FragmentWay,
+) -> Result<(Verdict, Reason), Reason> {
+    // Not by way of a `Result`: copied with a reason in its place, a pointer goes in two halves, which the verifier refuses.
+    let Some(later) = Later::read(context, shape) else { return Err(Reason::Malformed) };
+    if way.direction != direction::TO_SERVER {
+        return follow_to_client(context, later, way);
+    }
+    if later.part.is_refused() {
         return Err(Reason::FragmentRefused);
     }
-    // SAFETY: copied out at once.
-    let noted = unsafe { FRAGMENTS.get(&later.key) }.copied();
-    let noted = noted.filter(|way| clock::now_ns() < way.seen_ns + FRAGMENT_LIFE_NS);
-    match (noted, front) {
-        (Some(way), _) if way.direction == direction::TO_CLIENT => {
-            follow_to_client(context, later, &way)
+    follow_to_server(context, later, way)
+}
+
+/// Where the first one went, or will have gone: 0, or the number of a reason. A subprogram of its own, for its stack.
+#[inline(never)]
+fn find(part: &Part, way: &mut FragmentWay) -> u32 {
+    let found = match noted(&part.key) {
+        Some(found) => Ok(found),
+        None => guessed(part),
+    };
+    match found {
+        Ok(found) => {
+            *way = found;
+            0
         }
-        (Some(way), _) => follow_to_server(context, later, &way),
-        (None, Some(front)) => {
-            let way = sole_way(&later, front).ok_or(Reason::FragmentLost)?;
-            follow_to_server(context, later, &way)
-        }
-        (None, None) => Err(Reason::Fragment),
+        Err(reason) => reason as u32,
     }
 }
 
-/// The way to the client's server, if the address alone says which service it is and the client's address alone which server.
+/// What [`find`] says.
 #[inline(always)]
-fn sole_way(later: &Later<'_>, front: Front) -> Option<FragmentWay> {
-    let protocol = later.key.protocol as u8;
-    let port = front.sole_port(protocol)?;
-    let flow = Flow {
-        from: Endpoint::new(later.key.source, 0, protocol),
-        to: Endpoint::new(later.key.destination, port, protocol),
-        flags: 0,
-        numbers: Numbers::NONE,
-    };
-    let service = select::service(&flow)?;
+fn found(number: u32) -> Result<(), Reason> {
+    const OTHERS: u32 = Reason::Fragment as u32;
+    const REFUSED: u32 = Reason::FragmentRefused as u32;
+    match number {
+        0 => Ok(()),
+        OTHERS => Err(Reason::Fragment),
+        REFUSED => Err(Reason::FragmentRefused),
+        _ => Err(Reason::FragmentLost),
+    }
+}
+
+/// Where the first one went.
+#[inline(always)]
+fn noted(key: &FragmentKey) -> Option<FragmentWay> {
+    // SAFETY: copied out at once.
+    let way = unsafe { FRAGMENTS.get(key) }.copied()?;
+    (clock::now_ns() < way.seen_ns + FRAGMENT_LIFE_NS).then_some(way)
+}
+
+/// Where the first one will have gone, if addresses alone say so.
+#[inline(always)]
+fn guessed(part: &Part) -> Result<FragmentWay, Reason> {
+    match front::of(&part.key.destination) {
+        Some(front) => to_a_front(part, front),
+        None => to_no_front(part),
+    }
+}
+
+/// To an address that services are on.
+#[inline(always)]
+fn to_a_front(part: &Part, front: Front) -> Result<FragmentWay, Reason> {
+    if part.is_refused() {
+        return Err(Reason::FragmentRefused);
+    }
+    let port = front.sole_port(part.key.protocol as u8).ok_or(Reason::FragmentLost)?;
+    // All ports that the service on the address leaves over are the prefix's.
+    if port != 0 && wide::on_all_ports_of_a_prefix(&part.end(part.key.destination, 0)).is_some() {
+        return Err(Reason::FragmentLost);
+    }
+    let flow = part.flow(port);
+    let service = select::service(&flow).ok_or(Reason::FragmentLost)?;
+    sole_way(&flow, service).ok_or(Reason::FragmentLost)
+}
+
+/// To any other address: from a server, or to a prefix, in the order in which whole packets are asked whose they are.
+#[inline(always)]
+fn to_no_front(part: &Part) -> Result<FragmentWay, Reason> {
+    if let Some(answers) = wide::reverse(&part.end(part.key.source, 0))
+        && answers.flags & reverse_flag::ALONE != 0
+        && answers.service != 0
+    {
+        return Ok(to_client(&answers.address, answers.service_index, direction::TO_CLIENT));
+    }
+    let flow = part.flow(0);
+    let service = wide::on_all_ports_of_a_prefix(&flow.to).ok_or(Reason::Fragment)?;
+    if part.is_refused() {
+        return Err(Reason::FragmentRefused);
+    }
+    if wide::has_ports_of_prefixes() {
+        return Err(Reason::FragmentLost);
+    }
+    sole_way(&flow, service).ok_or(Reason::FragmentLost)
+}
+
+/// The way to the client's server, if its address alone says which that is.
+#[inline(always)]
+fn sole_way(flow: &Flow, service: &Service) -> Option<FragmentWay> {
     let pool = select::pool(service).ok()?;
     if pool.flags & pool_flag::PERSISTENT == 0 {
         return None;
     }
-    let server = peek::server(&flow, service, pool).ok()?;
+    let server = peek::server(flow, service, pool).ok()?;
     Some(to_server(server, service.index))
 }
 
@@ -202,13 +334,23 @@ fn follow_to_client(
     mut later: Later<'_>,
     way: &FragmentWay,
 ) -> Result<(Verdict, Reason), Reason> {
-    let hop = forward::hop_to(&later.key.destination)?;
+    let client = if way.direction == direction::TO_MASQUERADED {
+        // SAFETY: copied out at once.
+        let client = unsafe { FRAGMENT_CLIENTS.get(&later.part.key) }.copied();
+        client.ok_or(Reason::FragmentLost)?
+    } else {
+        later.part.key.destination
+    };
+    let hop = forward::hop_to(&client)?;
     rewrite::may_hop(&later.network)?;
     if hop.mtu < later.network.total_length() {
         return Err(Reason::TooBig);
     }
     rewrite::hop(&mut later.network);
     let _ = rewrite::address(&mut later.network, End::Source, &way.address);
+    if way.direction == direction::TO_MASQUERADED {
+        let _ = rewrite::address(&mut later.network, End::Destination, &client);
+    }
     let bytes = frame::length(context) as u64;
     count::service(way.service_index, |counters| {
         counters.answer_packets += 1;
@@ -237,8 +379,27 @@ impl<'packet> Later<'packet> {
         let (source, destination) = network.addresses();
         let key = FragmentKey { source, destination, id, protocol: shape.protocol().into() };
         let carried = (network.total_length() as usize).saturating_sub(shape.network_length());
-        let (tags, end) = (shape.tags(), place + carried);
-        Some(Self { ethernet, tags, network, key, offset: place, end })
+        let part = Part { key, offset: place, end: place + carried };
+        Some(Self { ethernet, tags: shape.tags(), network, part })
+    }
+}
+
+impl Part {
+    /// One end of its packet, at a port that it does not show.
+    #[inline(always)]
+    fn end(&self, address: Address, port: u16) -> Endpoint {
+        Endpoint::new(address, port, self.key.protocol as u8)
+    }
+
+    /// Its packet, to that port.
+    #[inline(always)]
+    fn flow(&self, port: u16) -> Flow {
+        Flow {
+            from: self.end(self.key.source, 0),
+            to: self.end(self.key.destination, port),
+            flags: 0,
+            numbers: Numbers::NONE,
+        }
     }
 
     /// Whether it overlaps the transport header (RFC 1858, RFC 3128), or would make its packet longer than packets are.

@@ -191,6 +191,10 @@ pub(crate) static FRONTS: HashMap<Address, Front, 16_384, ON_DEMAND> = HashMap::
 #[btf_map(name = "fragments")]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentWay, 4_096> = LruHashMap::new();
 
+/// The clients of answers under masquerade that come in fragments. Written and read with `fragments`.
+#[btf_map(name = "fragment_client")]
+pub(crate) static FRAGMENT_CLIENTS: LruHashMap<FragmentKey, Address, 4_096> = LruHashMap::new();
+
 /// Programs that packets are handed on to, by [`Stage`]. Written by the daemon at start.
 #[btf_map(name = "stages")]
 pub(crate) static STAGES: ProgramArray<{ Stage::CAPACITY as usize }> = ProgramArray::new();

@@ -36,6 +36,7 @@ impl Verdict {
     pub(crate) fn from_action(action: u32) -> Self {
         match action {
             xdp_action::XDP_TX => Self::Transmit,
+            xdp_action::XDP_REDIRECT => Self::Redirect,
             xdp_action::XDP_PASS => Self::Pass,
             _ => Self::Drop,
         }

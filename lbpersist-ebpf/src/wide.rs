@@ -29,6 +29,22 @@ pub(crate) fn on_a_prefix(end: &Endpoint) -> Option<&'static Service> {
     if features() & feature::PREFIX == 0 { None } else { service_on_prefix(end) }
 }
 
+/// The service on all ports of a prefix around the address, whatever port `end` has. The longest prefix wins.
+#[inline(always)]
+pub(crate) fn on_all_ports_of_a_prefix(end: &Endpoint) -> Option<&'static Service> {
+    if features() & feature::PREFIX == 0 {
+        return None;
+    }
+    let found = PREFIX_SERVICES.get(&Key::new(PrefixKey::BITS, PrefixKey::of(end, 0)))?;
+    (found.id != 0).then_some(found)
+}
+
+/// Whether some prefix has a service on one port, so that who does not know the port does not know the service.
+#[inline(always)]
+pub(crate) fn has_ports_of_prefixes() -> bool {
+    features() & feature::PREFIX_PORT != 0
+}
+
 /// Whether an end is such a service, or the end of a server that answers for one.
 #[inline(always)]
 pub(crate) fn is_ours(end: &Endpoint) -> bool {

@@ -125,7 +125,10 @@ impl Desired {
         let all_ports =
             self.services.keys().chain(self.reverse.keys()).any(|endpoint| endpoint.port == 0);
         let prefix = !self.prefix_services.is_empty();
-        u32::from(all_ports) * feature::ALL_PORTS + u32::from(prefix) * feature::PREFIX
+        let one_port = self.prefix_services.keys().any(|(_, key)| key.port != 0);
+        u32::from(all_ports) * feature::ALL_PORTS
+            + u32::from(prefix) * feature::PREFIX
+            + u32::from(one_port) * feature::PREFIX_PORT
     }
 
     /// The slots of a pool's ring.
@@ -284,10 +287,15 @@ impl Desired {
             let ports = Endpoint { port: 1, ..all }..=Endpoint { port: u16::MAX, ..all };
             let same_protocol =
                 self.reverse.range_mut(ports).filter(|(key, _)| key.protocol == all.protocol);
+            let mut alone = reverse_flag::ALONE;
             for (_, exact) in same_protocol {
+                alone = 0;
                 let flags = exact.flags | value.flags;
                 let answers = if exact.service == 0 { value } else { *exact };
                 *exact = Reverse { flags, ..answers };
+            }
+            if let Some(place) = self.reverse.get_mut(&all) {
+                place.flags |= alone;
             }
         }
     }

@@ -35,7 +35,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 39] = [
+pub const NAMES: [&str; 40] = [
     "layout",
     "names",
     "services",
@@ -70,6 +70,7 @@ pub const NAMES: [&str; 39] = [
     "unpacked",
     "fronts",
     "fragments",
+    "fragment_client",
     "stages",
     "verdicts",
     "events",

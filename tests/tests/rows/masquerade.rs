@@ -1,6 +1,7 @@
 //! Masquerade: source and destination of the whole packet out, ports, and what is left of a translation.
 
 mod errors;
+mod fragments;
 
 use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr};
 

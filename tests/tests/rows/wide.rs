@@ -1,5 +1,7 @@
 //! Services on all ports of an address and on prefixes, where the destination is a part of the key.
 
+mod fragments;
+
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
