@@ -38,7 +38,7 @@ use crate::{balancer, wait};
 pub const INGRESS: u32 = 1;
 
 /// The longest frame that comes back.
-const ROOM: usize = 4096;
+const ROOM: usize = 16_384;
 
 /// The program with its maps. Dropping it removes all it pinned.
 pub struct Rig {

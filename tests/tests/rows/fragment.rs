@@ -233,7 +233,7 @@ fn what_is_bigger_than_the_way_out_is_answered() {
 }
 
 /// Expects the answer to a packet that is too big: `ends` are those of the answer.
-fn too_big(
+pub(crate) fn too_big(
     rig: &mut Rig,
     family: Family,
     frame: &[u8],

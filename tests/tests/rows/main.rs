@@ -14,6 +14,7 @@ mod forward;
 mod fragment;
 mod headers;
 mod icmp;
+mod jumbo;
 mod limit;
 mod malformed;
 mod mask;
