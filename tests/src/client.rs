@@ -86,6 +86,14 @@ impl Held {
         ask_on(&self.stream, self.to)
     }
 
+    /// Waits for the server to say something more, or to be gone.
+    pub fn wait(&self, time: Duration) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(time))?;
+        let result = (&self.stream).read(&mut [0]);
+        self.stream.set_read_timeout(Some(TIMEOUT))?;
+        result
+    }
+
     /// Closes it and waits until the server has closed its side too.
     pub fn close(mut self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)?;

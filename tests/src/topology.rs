@@ -291,6 +291,13 @@ impl Host {
         self.namespace.ip(&lines)
     }
 
+    /// Has it answer its balancer no more, as if it had lost its power: it closes nothing.
+    pub fn hears_nobody(&self) -> Result<()> {
+        let gateways = Family::BOTH.map(|family| self.subnet().host(family, 1));
+        let lines = gateways.map(|gateway| format!("route add blackhole {gateway} metric 1\n"));
+        self.namespace.ip(&lines.concat())
+    }
+
     /// Starts its server.
     pub fn start(&self, tcp: &[u16], udp: &[u16]) -> Result<Server> {
         Server::start(&self.name(), &self.namespace, self.listen(tcp, udp))

@@ -10,6 +10,7 @@ mod interfaces;
 mod keep;
 mod neighbours;
 mod notify;
+mod nudge;
 mod reload;
 
 use std::{
@@ -31,6 +32,7 @@ use self::{
     control::adopt_by_hand,
     events::{adopted_failures, later, targets},
     notify::Watchdog,
+    nudge::Nudger,
     reload::Prepared,
 };
 use crate::{
@@ -43,6 +45,7 @@ use crate::{
         local_ports,
         maps::PinDirectory,
         migrate::Migration,
+        nudge::{self as lost, Known},
         object,
         sweep::{Progress, Sweep},
     },
@@ -163,6 +166,7 @@ struct Daemon {
     kept: Option<Kernel>,
     snapshot_at: Instant,
     snapshot_runs: keep::Running,
+    nudger: Nudger,
     looked: HashMap<(u32, IpAddr), Instant>,
     // The indices of the configured interfaces that the program was put on. An interface that is made again has another one.
     attached: BTreeMap<String, u32>,
@@ -243,6 +247,7 @@ impl Daemon {
             kept: None,
             snapshot_at: Instant::now(),
             snapshot_runs: keep::Running::default(),
+            nudger: Nudger::start(pins.clone()),
             looked: HashMap::new(),
             attached: BTreeMap::new(),
             file: places.file.clone(),
@@ -330,8 +335,12 @@ impl Daemon {
         let identities = &self.data_path.identities;
         let sites = carried::sites(&self.model, &desired, identities, &self.entries);
         let prepared = self.proxy.prepare(&facts, &sites)?;
+        let has_lost = lost::has_lost(self.data_path.actual(), &desired);
         let steps = self.data_path.apply(desired)?;
         self.proxy.apply(prepared);
+        if has_lost {
+            self.nudger.begin(Known::of(self.data_path.actual()));
+        }
         if steps > 0 {
             tracing::debug!(steps, "the kernel's maps were changed");
         }

@@ -24,6 +24,7 @@ pub mod local_ports;
 pub mod maps;
 pub mod migrate;
 pub mod moves;
+pub mod nudge;
 pub mod object;
 pub mod plan;
 pub mod recent;

@@ -244,7 +244,7 @@ impl Reader {
     }
 
     /// The maps themselves.
-    pub(super) fn maps(&self) -> &Maps {
+    pub(crate) fn maps(&self) -> &Maps {
         &self.maps
     }
 

@@ -1,6 +1,6 @@
 //! Servers that hold the service's address and answer clients themselves: forwarding `direct` and `tunnel`.
 
-use std::{fmt::Write as _, net::IpAddr, process::Command};
+use std::{fmt::Write as _, io, net::IpAddr, process::Command, time::Duration};
 
 use lbpersist_tests::{
     balancer::{self, Balancer},
@@ -73,6 +73,32 @@ fn a_client_learns_how_much_fits_through_the_tunnel() {
         command::run(&mut curl).unwrap().success().unwrap();
     }
     assert!(verdict(&lab, "too_big") >= 2);
+}
+
+#[test]
+fn clients_that_only_wait_are_reset_when_their_server_is_lost() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    for forwarding in ["forwarding = \"direct\"", TUNNEL] {
+        let lab = start(forwarding, Family::V4, Family::V6);
+        let _far_ends = (forwarding == TUNNEL).then(|| far_ends(&lab.topology));
+        for (family, pool) in [(Family::V4, "four"), (Family::V6, "six")] {
+            let hold = |from: IpAddr| lab.client().hold_from(from, family.service(PORT)).unwrap();
+            let held: Vec<_> = lab.subnets(family, 0, 20).into_iter().map(hold).collect();
+            let victim = held[0].first.server.clone();
+            let address = lab.host(&victim).address(family).to_string();
+            lab.balancer.cli(&["server", "disable", pool, &address]).unwrap();
+            for held in held.iter().filter(|held| held.first.server == victim) {
+                let error = held.wait(Duration::from_secs(3)).unwrap_err();
+                let kind = io::ErrorKind::ConnectionReset;
+                assert_eq!(error.kind(), kind, "{forwarding} {family:?}: {error}");
+            }
+            for held in held.iter().filter(|held| held.first.server != victim) {
+                assert_eq!(held.ask().unwrap(), held.first, "nobody else was disturbed");
+            }
+        }
+    }
 }
 
 /// Three servers on one wire with the balancer and a client. The IPv4 service's packets go to the servers' addresses of family

@@ -1,6 +1,10 @@
 //! What each value of `server_down` does for the clients of a killed server, and that the others notice nothing.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use lbpersist_tests::{
     balancer::number,
@@ -117,6 +121,44 @@ fn a_pool_without_a_living_server_refuses_nobody_for_good() {
     assert!(lab.status().verdict("no_server") > 0);
     lab.revive("s2");
     assert!(lab.meet(&from).iter().all(|server| server == "s2"));
+}
+
+#[test]
+fn a_client_that_only_waits_is_reset_when_its_server_is_lost() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let lab = start("immediate");
+    for family in Family::BOTH {
+        let from = lab.subnets(family, 0, 30);
+        let held: Vec<_> =
+            from.iter().map(|&from| lab.client().hold_from(from, at(family)).unwrap()).collect();
+        let victim = held[0].first.server.clone();
+        let pool = web(family);
+        let address = lab.host(&victim).address(family).to_string();
+        // Its host vanishes for one family and is taken out of service for the other: it closes nothing in both cases.
+        let start = Instant::now();
+        if family == Family::V4 {
+            lab.balancer.cli(&["server", "disable", pool, &address]).unwrap();
+        } else {
+            lab.host(&victim).hears_nobody().unwrap();
+            lab.wait_for(&victim, &[family], "down");
+        }
+        let (lost, others): (Vec<_>, Vec<_>) =
+            held.into_iter().partition(|held| held.first.server == victim);
+        assert!(!lost.is_empty() && !others.is_empty(), "{} {}", lost.len(), others.len());
+        for held in lost {
+            let error = held.wait(Duration::from_secs(3)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{family:?}: {error}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        for held in others {
+            let error = held.wait(Duration::from_millis(1)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{family:?}: {error}");
+            assert_eq!(held.ask().unwrap(), held.first, "{family:?}: nobody else was disturbed");
+        }
+        assert!(lab.meet(&from).iter().all(|server| *server != victim), "they come back elsewhere");
+    }
 }
 
 fn start(server_down: &str) -> Scenario {
