@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use lbpersist::{clock::now_ns, datapath::address::to_map};
 use lbpersist_common::{net::Address, reason::Reason, tcp::flag};
 use lbpersist_tests::{packet::Packet, rig::Rig};
 
@@ -112,6 +113,29 @@ fn one_client_has_an_entry_for_tcp_and_udp_each() {
     assert_eq!(rig.open(from), rig.ask(from), "by the same ring");
     assert_eq!(rig.entries().unwrap().len(), 2);
     assert!(V6.service_address().is_ipv6());
+}
+
+#[test]
+fn entries_that_no_client_has_after_a_change_of_the_mask_do_not_linger() {
+    let text = Text::servers(&[11, 12, 13, 14]);
+    let Some(mut rig) = text.rig() else { return };
+    let idle = ["172.16.1.7", "172.16.1.0", "2001:db8:c:1::7"].map(client);
+    for from in idle {
+        let host = rig.open(from);
+        rig.close(host, from);
+    }
+    let waiting = client("172.16.9.7");
+    let host = rig.open(waiting);
+    assert_eq!(rig.entries().unwrap().len(), 4);
+    rig.configure(&text.profile("ipv4_mask = 24").text()).unwrap();
+    // The first pass finds that the open connection is another entry's now, the second puts the count right.
+    for _ in 0..3 {
+        rig.sweep_pass(now_ns()).unwrap();
+        assert_eq!(rig.data(waiting), host, "an open connection stays");
+    }
+    let left: Vec<_> = rig.entries().unwrap().iter().map(|(key, _)| key.client).collect();
+    let [_, network, v6] = idle.map(|client| to_map(client.ip()));
+    assert_eq!(left, [network, v6], "what is a key under the new mask as well");
 }
 
 fn others(host: u8) -> Vec<(u8, u16)> {

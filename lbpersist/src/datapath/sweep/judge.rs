@@ -1,7 +1,7 @@
 //! What is to become of a connection or entry: pure.
 
 use lbpersist_common::{
-    connection::Connection, persistence::Entry, recent, service::Pool, tcp::State,
+    connection::Connection, net::Address, persistence::Entry, recent, service::Pool, tcp::State,
 };
 
 use crate::{
@@ -103,17 +103,23 @@ const SECOND_NS: u64 = 1_000_000_000;
 pub(super) enum EntryFate {
     /// It binds its client.
     Live,
-    /// Its time is over.
+    /// Its time is over, or no client has such a key any more because the mask has changed.
     Expired,
     /// It does not count as many open connections as there are.
     Miscounted,
 }
 
-/// What is to become of an entry that `found` open connections belong to.
-pub(super) fn entry(entry: &Entry, pool: &Pool, found: u32, now_ns: u64) -> EntryFate {
+/// What is to become of an entry of `client`, a masked address, that `found` open connections belong to.
+pub(super) fn entry(
+    client: &Address,
+    entry: &Entry,
+    pool: &Pool,
+    found: u32,
+    now_ns: u64,
+) -> EntryFate {
     if entry.open != found {
         EntryFate::Miscounted
-    } else if entry.is_live(now_ns, pool.timeout_ns) {
+    } else if entry.is_live(now_ns, pool.timeout_ns) && pool.masked(client) == *client {
         EntryFate::Live
     } else {
         EntryFate::Expired
@@ -186,7 +192,14 @@ mod tests {
 
     #[test]
     fn entries_expire_only_when_nothing_is_open() {
-        let pool = Pool { timeout_ns: 5 * SECOND, ..Pool::zeroed() };
+        let pool = Pool {
+            timeout_ns: 5 * SECOND,
+            ipv4_mask: Address::prefix_mask(96 + 24),
+            ..Pool::zeroed()
+        };
+        let client = Address::from_ipv4([203, 0, 113, 0]);
+        let entry =
+            |bound: &Entry, pool: &Pool, found, now| entry(&client, bound, pool, found, now);
         let mut bound = Entry { idle_since_ns: 10 * SECOND, ..Entry::zeroed() };
         assert_eq!(entry(&bound, &pool, 0, 14 * SECOND), EntryFate::Live);
         assert_eq!(entry(&bound, &pool, 0, 15 * SECOND), EntryFate::Expired);
@@ -194,5 +207,21 @@ mod tests {
         bound.open = 1;
         assert_eq!(entry(&bound, &pool, 1, 99 * SECOND), EntryFate::Live);
         assert_eq!(entry(&bound, &pool, 0, 99 * SECOND), EntryFate::Miscounted);
+    }
+
+    #[test]
+    fn an_entry_that_no_client_has_under_the_mask_is_over() {
+        let bound = Entry { idle_since_ns: 10 * SECOND, ..Entry::zeroed() };
+        for (mask, last, fate) in
+            [(32, 7, EntryFate::Live), (24, 7, EntryFate::Expired), (24, 0, EntryFate::Live)]
+        {
+            let ipv4_mask = Address::prefix_mask(96 + mask);
+            let pool = Pool { timeout_ns: 5 * SECOND, ipv4_mask, ..Pool::zeroed() };
+            let client = Address::from_ipv4([203, 0, 113, last]);
+            assert_eq!(entry(&client, &bound, &pool, 0, 11 * SECOND), fate, "/{mask}, {last}");
+            let open = Entry { open: 1, ..bound };
+            let miscounted = entry(&client, &open, &pool, 0, 11 * SECOND);
+            assert_eq!(miscounted, EntryFate::Miscounted, "first its count is put right");
+        }
     }
 }

@@ -385,7 +385,7 @@ impl Sweep {
         if entry.idle_since_ns > now_ns {
             self.occupancy.found(entry.binding);
         }
-        let (operation, argument) = match judge::entry(entry, pool, found, now_ns) {
+        let (operation, argument) = match judge::entry(&key.client, entry, pool, found, now_ns) {
             EntryFate::Live => {
                 self.note_binding(Some((number, slot)), entry.binding);
                 return;
