@@ -18,7 +18,7 @@ const HOST_ASKED: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Takes out the fields that concern one connection only (RFC 9110, section 7.6.1). Gives the protocols that `Upgrade`
 /// names if `Connection` names it.
-pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut upgrade = None;
     if headers.contains_key(CONNECTION) {
         let mut named = Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> 
 }
 
 /// Whether the client takes fields after the body of its answer. Takes the field out, which concerns one connection only.
-pub(super) fn remove_te(headers: &mut HeaderMap) -> bool {
+pub fn remove_te(headers: &mut HeaderMap) -> bool {
     let Some(value) = headers.remove(TE) else { return false };
     value
         .as_bytes()
@@ -55,12 +55,7 @@ pub(super) fn remove_te(headers: &mut HeaderMap) -> bool {
 }
 
 /// Tells the server who asked.
-pub(super) fn forwarded(
-    headers: &mut HeaderMap,
-    client: IpAddr,
-    how: Forwarded,
-    fields: ForwardedFields,
-) {
+pub fn forwarded(headers: &mut HeaderMap, client: IpAddr, how: Forwarded, fields: ForwardedFields) {
     if how == Forwarded::Off {
         return;
     }
@@ -105,7 +100,7 @@ fn text(what: std::fmt::Arguments<'_>) -> Option<HeaderValue> {
 }
 
 /// Several `Cookie` fields, as HTTP/2 allows, become the one that HTTP/1 wants (RFC 9113, section 8.2.3).
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
+pub fn join_cookies(headers: &mut HeaderMap) {
     let mut values = headers.get_all(header::COOKIE).iter();
     if values.next().is_none() || values.next().is_none() {
         return;
@@ -117,10 +112,12 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes `Host` say what the target says, if that names a host (RFC 9112, section 3.2.2). False when there is no host at all.
-pub(super) fn settle_host(headers: &mut HeaderMap, uri: &Uri) -> bool {
+/// Makes `Host` say what the target says, if that names a host (RFC 9112, section 3.2.2). False when there is no host, or more than one.
+pub fn settle_host(headers: &mut HeaderMap, uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else {
-        return headers.contains_key(HOST);
+        // The scanner refuses two over HTTP/1; over HTTP/2 nobody has looked yet.
+        let mut hosts = headers.get_all(HOST).iter();
+        return hosts.next().is_some() && hosts.next().is_none();
     };
     // A name and password in a URL are not for servers to see.
     let host = authority.as_str().rsplit('@').next().unwrap_or_default();
@@ -134,7 +131,7 @@ pub(super) fn settle_host(headers: &mut HeaderMap, uri: &Uri) -> bool {
 }
 
 /// The target as servers are asked for it: a path.
-pub(super) fn origin_form(uri: Uri) -> Uri {
+pub fn origin_form(uri: Uri) -> Uri {
     if uri.scheme().is_none() && uri.authority().is_none() {
         return uri;
     }
@@ -143,7 +140,7 @@ pub(super) fn origin_form(uri: Uri) -> Uri {
 }
 
 /// The target as servers are asked for it over HTTP/2: with scheme and host, which takes the place of `Host`.
-pub(super) fn absolute_form(uri: Uri, headers: &mut HeaderMap) -> Option<Uri> {
+pub fn absolute_form(uri: Uri, headers: &mut HeaderMap) -> Option<Uri> {
     let host = headers.remove(HOST)?;
     let path = uri.into_parts().path_and_query;
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -226,5 +223,7 @@ mod tests {
         assert_eq!(headers, map(&[("host", "b:80")]));
         assert_eq!(origin_form(uri), Uri::from_static("/x?y"));
         assert!(!settle_host(&mut map(&[]), &Uri::from_static("/x")));
+        let mut two = map(&[("host", "a"), ("host", "b")]);
+        assert!(!settle_host(&mut two, &Uri::from_static("/x")));
     }
 }

@@ -5,6 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, tim
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::Authority,
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -116,6 +117,10 @@ fn prepare(
         }
         let listen = exchange.service.listen.to_string();
         parts.headers.extend(HeaderValue::try_from(listen).ok().map(|host| (HOST, host)));
+    }
+    let host = parts.headers.get(HOST).filter(|_| !is_http1);
+    if host.is_some_and(|host| Authority::try_from(host.as_bytes()).is_err()) {
+        return Err(Reason::BadHost);
     }
     let takes_trailers = headers::remove_te(&mut parts.headers);
     let upgrade = headers::remove_hop_by_hop(&mut parts.headers)

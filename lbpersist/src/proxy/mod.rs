@@ -15,7 +15,7 @@ mod connection;
 mod counters;
 mod exchange;
 mod guard;
-mod headers;
+pub mod headers;
 mod http;
 mod keep;
 mod load;
