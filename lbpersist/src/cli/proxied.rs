@@ -28,10 +28,11 @@ pub(super) fn section(services: Option<&[ServiceCounts]>) -> String {
     let heads =
         ["PROXIED SERVICE", "CONNECTIONS", "OPEN", "REQUESTS", "RECEIVED", "SENT", "OUTCOMES"];
     let mut table = Table::new(heads);
-    for ServiceCounts { name, counts } in services {
+    for ServiceCounts { name, counts, persistence } in services {
         let outcomes = counts.outcomes.iter().filter(|(_, count)| **count > 0);
+        let events = persistence.iter().filter(|(_, count)| **count > 0);
         let outcomes: Vec<_> =
-            outcomes.map(|(reason, count)| format!("{reason} {count}")).collect();
+            outcomes.chain(events).map(|(reason, count)| format!("{reason} {count}")).collect();
         table.row([
             name.clone(),
             counts.connections.to_string(),
@@ -56,12 +57,15 @@ mod tests {
         counts.outcomes.insert("answered".to_owned(), 5);
         counts.outcomes.insert("bad_length".to_owned(), 1);
         counts.outcomes.insert("no_server".to_owned(), 0);
-        let text = section(Some(&[ServiceCounts { name: "shop".to_owned(), counts }]));
+        let persistence =
+            [("cookie_forged".to_owned(), 2), ("cookie_expired".to_owned(), 0)].into();
+        let shop = ServiceCounts { name: "shop".to_owned(), counts, persistence };
+        let text = section(Some(&[shop]));
         let heads = "PROXIED SERVICE  CONNECTIONS  OPEN  REQUESTS  RECEIVED  SENT  OUTCOMES";
         assert_eq!(
             text,
             format!(
-                "\n{heads}\nshop             3            2     0         0         0     answered 5, bad_length 1\n"
+                "\n{heads}\nshop             3            2     0         0         0     answered 5, bad_length 1, cookie_forged 2\n"
             )
         );
         assert_eq!(section(Some(&[])), "");

@@ -1,10 +1,14 @@
 //! What persistence has from one configuration to the next: keys, names, tables and counters.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     entries::{Book, Site, Sites},
-    keeping::{Cookie, Counters, Keeping, Keys, Link, Method},
+    keeping::{Cookie, Counters, EVENTS, Keeping, Keys, Link, Method},
     roster::{self, Roster},
     state::{State, Store},
     table::Table,
@@ -136,9 +140,11 @@ impl Keeper {
         }
     }
 
-    /// What has been counted, by service.
-    pub fn counters(&self) -> impl Iterator<Item = (&str, &Counters)> {
-        self.counters.iter().map(|(name, counters)| (name.as_str(), &**counters))
+    /// What has been counted for a service, by event.
+    pub fn counts(&self, service: &str) -> BTreeMap<String, u64> {
+        let Some(counters) = self.counters.get(service) else { return BTreeMap::new() };
+        let counts = EVENTS.into_iter().zip(counters.counts());
+        counts.map(|(event, count)| (event.to_owned(), count)).collect()
     }
 
     fn load(&mut self) {

@@ -79,6 +79,28 @@ pub enum Choice {
     RefuseFull,
 }
 
+/// How a request that has met a server stands to those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// No profile knew a server for it.
+    New,
+    /// It has met the server that a profile knew.
+    Kept,
+    /// It has met another one.
+    Moved,
+}
+
+impl Outcome {
+    /// Its name in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Kept => "kept",
+            Self::Moved => "moved",
+        }
+    }
+}
+
 /// What is counted. Numbers are places in [`Counters`]; the first are those of [`Refusal`]; append only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Event {
@@ -253,6 +275,8 @@ pub struct Decision {
     by: Option<usize>,
     token: Option<(Token, bool)>,
     hold: Option<(usize, Hold)>,
+    /// A profile knew a server that cannot have the request.
+    lost: bool,
     /// The client's entry names another server than it is to have.
     moved: bool,
     client: SocketAddr,
@@ -263,6 +287,15 @@ impl Decision {
     /// What is to become of the request.
     pub fn choice(&self) -> Choice {
         self.choice
+    }
+
+    /// What it comes to when `server` has the request.
+    pub fn outcome(&self, server: usize) -> Outcome {
+        match self.choice {
+            Choice::Server { server: own, .. } if own == server => Outcome::Kept,
+            Choice::Balance if !self.lost => Outcome::New,
+            _ => Outcome::Moved,
+        }
     }
 }
 
@@ -288,6 +321,7 @@ impl Keeping {
             by: None,
             token: None,
             hold: None,
+            lost: false,
             moved: false,
             client: request.client(),
             keeping: Arc::clone(self),
@@ -314,7 +348,10 @@ impl Keeping {
                     return decision;
                 }
                 // The next profile may know better, and then any server will do.
-                Err(Lost::Gone) => decision.moved |= matches!(found, Found::Address),
+                Err(Lost::Gone) => {
+                    decision.lost = true;
+                    decision.moved |= matches!(found, Found::Address);
+                }
             }
         }
         decision

@@ -19,4 +19,4 @@ mod tests;
 
 pub use entries::Tenure;
 pub use keeper::Keeper;
-pub use keeping::{Choice, Condition, Decision, Keeping, Now, Request, Session};
+pub use keeping::{Choice, Condition, Decision, Keeping, Now, Outcome, Request, Session};

@@ -15,7 +15,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{reason::Reason, snapshot::Service};
-use crate::model::{AccessLog, Carried};
+use crate::{
+    model::{AccessLog, Carried},
+    persistence::Outcome,
+};
 
 /// How many bytes are gathered at most.
 const ENOUGH: usize = 32 << 10;
@@ -58,6 +61,13 @@ impl Times {
     }
 }
 
+/// Whom a client has met, and whether it was kept there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Met {
+    pub(super) server: Option<SocketAddr>,
+    pub(super) kept: Option<Outcome>,
+}
+
 /// A line, as its reader sees it. Times are milliseconds from the first byte, in thousandths.
 #[derive(Serialize)]
 struct Line<'l> {
@@ -73,6 +83,7 @@ struct Line<'l> {
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'l str>,
     server: Option<SocketAddr>,
+    persistence: Option<&'static str>,
     status: Option<u16>,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +110,7 @@ impl Log {
         entry: &Entry,
         service: &Service,
         client: SocketAddr,
-        server: Option<SocketAddr>,
+        met: Met,
         status: Option<StatusCode>,
         reason: Reason,
         times: &Times,
@@ -111,7 +122,7 @@ impl Log {
             host: Some(&entry.host),
             status: status.map(|status| status.as_u16()),
             answered_ms: times.answered.map(|at| milliseconds(at - times.begun)),
-            ..Line::new(service, client, server, reason, times)
+            ..Line::new(service, client, met, reason, times)
         };
         self.write(service, &line);
     }
@@ -121,7 +132,7 @@ impl Log {
         &self,
         service: &Service,
         client: SocketAddr,
-        server: Option<SocketAddr>,
+        met: Met,
         [received, sent]: [u64; 2],
         reason: Reason,
         times: &Times,
@@ -129,7 +140,7 @@ impl Log {
         let line = Line {
             received_bytes: Some(received),
             sent_bytes: Some(sent),
-            ..Line::new(service, client, server, reason, times)
+            ..Line::new(service, client, met, reason, times)
         };
         self.write(service, &line);
     }
@@ -162,7 +173,7 @@ impl<'l> Line<'l> {
     fn new(
         service: &'l Service,
         client: SocketAddr,
-        server: Option<SocketAddr>,
+        met: Met,
         reason: Reason,
         times: &Times,
     ) -> Self {
@@ -175,7 +186,8 @@ impl<'l> Line<'l> {
             target: None,
             version: None,
             host: None,
-            server,
+            server: met.server,
+            persistence: met.kept.map(Outcome::name),
             status: None,
             outcome: reason.name(),
             received_bytes: None,
@@ -198,6 +210,9 @@ impl<'l> Line<'l> {
         match self.server {
             Some(server) => out.push_str(&format!(" server={server}")),
             None => out.push_str(" server=-"),
+        }
+        if let Some(persistence) = self.persistence {
+            let _ = write!(out, " persistence={persistence}");
         }
         if let Some(status) = self.status {
             let _ = write!(out, " status={status}");

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
-    access_log::{Entry, Times},
+    access_log::{Entry, Met, Times},
     body::AnswerBody,
     connection::Connection,
     counters::Shard,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{AccessLog, Carried, HttpSettings},
-    persistence::Session,
+    persistence::{Outcome, Session},
 };
 
 /// A request under way.
@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     pub(super) place: Option<Place>,
     /// Keeps what its persistence uses from expiring.
     pub(super) session: Option<Session>,
+    /// What became of the client's persistence.
+    pub(super) kept: Option<Outcome>,
     pub(super) times: Times,
     status: Option<StatusCode>,
     entry: Option<Box<Entry>>,
@@ -59,6 +61,7 @@ impl Exchange {
             lease: None,
             place: None,
             session: None,
+            kept: None,
             times: Times::begin(),
             status: None,
             entry: logged.then(|| Box::new(entry())),
@@ -131,7 +134,7 @@ impl Exchange {
                 &entry,
                 &self.service,
                 self.connection.client.source,
-                server.map(|server| server.address),
+                Met { server: server.map(|server| server.address), kept: self.kept },
                 self.status,
                 reason,
                 &self.times,

@@ -83,6 +83,7 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
         exchange.place = place;
         match ask(exchange, settings, server, outgoing).await {
             Ok(response) => {
+                exchange.kept = kept.outcome(server);
                 exchange.session = kept.settle(&service, server, &exchange.connection.tenure);
                 return Ok(Answer { response, upgrade });
             }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock,
-    persistence::{self, Choice, Decision, Now, Session, Tenure, header::Without},
+    persistence::{self, Choice, Decision, Now, Outcome, Session, Tenure, header::Without},
 };
 
 /// What is looked at of a request, or of a connection, which has neither header nor target.
@@ -108,6 +108,11 @@ impl Kept {
             return Ok(chosen);
         }
         choose::fresh(service, client, number, tried)
+    }
+
+    /// What it comes to when `server` has it; nothing where clients are not kept.
+    pub(super) fn outcome(&self, server: usize) -> Option<Outcome> {
+        self.decision.as_ref().map(|decision| decision.outcome(server))
     }
 
     /// Notes that a server has it.

@@ -95,6 +95,9 @@ pub struct ServiceCounts {
     /// Its counters since the daemon started.
     #[serde(flatten)]
     pub counts: Counts,
+    /// What has happened to the persistence of its clients, by event.
+    #[serde(default)]
+    pub persistence: BTreeMap<String, u64>,
 }
 
 /// The daemon's end of the workers.
@@ -193,6 +196,7 @@ impl Proxy {
             .map(|(name, counters)| ServiceCounts {
                 name: name.to_string(),
                 counts: counters.sum(),
+                persistence: self.maker.keeper.counts(name),
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc};
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    access_log::Times,
+    access_log::{Met, Times},
     choose::{Chosen, Tried},
     keep::Kept,
     proxy_protocol::Addresses,
@@ -29,14 +29,15 @@ pub(super) async fn carry(
     let shard = Arc::clone(service.counters.shard(worker.number));
     let mut times = Times::begin();
     let carried = Tally::default();
-    let mut server = None;
+    let mut met = Met::default();
     // To the end of the connection, so that its entry does not expire.
     let tenure = Tenure::default();
     let mut _place = None;
     let reason = match open(&worker, &service, settings, addresses, &tenure).await {
         Ok((chosen, mut stream, kept)) => {
+            met.kept = kept.outcome(chosen.server);
             drop(kept.settle(&service, chosen.server, &tenure));
-            server = Some(service.servers[chosen.server].address);
+            met.server = Some(service.servers[chosen.server].address);
             _place = chosen.place;
             times.connected = Some(Instant::now());
             let first = [&first[..], &[]];
@@ -53,7 +54,7 @@ pub(super) async fn carry(
     let bytes = [carried.received.get(), carried.sent.get()];
     shard.received_bytes.add(bytes[0]);
     shard.sent_bytes.add(bytes[1]);
-    worker.log.connection(&service, addresses.source, server, bytes, reason, &times);
+    worker.log.connection(&service, addresses.source, met, bytes, reason, &times);
 }
 
 async fn open(
