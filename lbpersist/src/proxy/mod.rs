@@ -24,6 +24,7 @@ pub mod reason;
 mod relay;
 pub mod scan;
 mod snapshot;
+mod splice;
 mod tcp;
 mod upstream;
 mod worker;
