@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::host::{self, Profile};
+use crate::needs;
 use crate::output::{self, Seen};
 use crate::provision::Provision;
 use crate::run;
@@ -35,6 +36,7 @@ enum Skips {
 pub(crate) fn all(filter: Option<&str>) -> Result<ExitCode> {
     let provision = Provision::new();
     provision.lab_programs()?;
+    provision.optional_programs(&needs::PROXY)?;
     let toolchain = provision.bpf_toolchain()?;
     if filter.is_none() {
         Provision::companions()?;

@@ -20,6 +20,15 @@ pub(crate) const LAB: [Program; 4] = [
     Program { name: "bpftool", package: "bpftool", purpose: "shows the maps" },
 ];
 
+/// What the tests of the proxy call beside that: servers and clients that others have made.
+pub(crate) const PROXY: [Program; 5] = [
+    Program { name: "nginx", package: "nginx-light", purpose: "is a server behind the proxy" },
+    Program { name: "h2load", package: "nghttp2-client", purpose: "is a client of many streams" },
+    Program { name: "wrk", package: "wrk", purpose: "is a client of many connections" },
+    Program { name: "chromium", package: "chromium", purpose: "is the browser" },
+    Program { name: "chromedriver", package: "chromium-driver", purpose: "drives the browser" },
+];
+
 /// What the measurement between namespaces calls.
 pub(crate) const VETH: [Program; 2] = [
     Program { name: "ip", package: "iproute2", purpose: "makes network namespaces" },

@@ -48,6 +48,18 @@ impl Provision {
         }
     }
 
+    /// Programs that some tests do without, saying so: installed where that is allowed.
+    pub(crate) fn optional_programs(&self, wanted: &[Program]) -> Result<()> {
+        if self.may_install {
+            return self.programs(wanted);
+        }
+        let absent = needs::absent(wanted, host::has_program);
+        if !absent.is_empty() {
+            eprintln!("xtask: {}; some tests are skipped", by_hand(&absent));
+        }
+        Ok(())
+    }
+
     /// rustfmt and clippy of the cargo that runs us.
     pub(crate) fn companions() -> Result<()> {
         let absent = needs::absent_companions();

@@ -1,7 +1,9 @@
 //! Services of mode `http` and `tcp`, from outside: bytes in, bytes out, and what servers see of it.
 
+mod browser;
 mod errors;
 mod limits;
+mod programs;
 mod raw;
 mod reload;
 mod setup;
