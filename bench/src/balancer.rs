@@ -194,7 +194,7 @@ fn model(door: Door, tables: u32, weights: &[u16]) -> Result<Model> {
     let service = door.service();
     let mut text = format!(
         "[flood_limits]\nnew_clients = 1000000000\nnew_clients_of_prefix = 1000000000\n\
-         [data_path]\nentry_table = {tables}\nconnection_table = {tables}\ntranslation_table = {tables}\n\
+         [data_path]\nentry_table = {tables}\nconnection_table = {tables}\ntranslation_table = {tables}\nmasquerade_ports = \"1024-65535\"\n\
          [[virtual_service]]\nname = \"service\"\naddress = \"{}\"\nport = {}\nprotocol = \"{}\"\npool = \"pool\"\n\
          [[persistence_profile]]\nname = \"client\"\ntimeout = \"1h\"\nipv4_mask = {}\n\
          [[pool]]\nname = \"pool\"\npersistence_profile = \"client\"\n{}\nservers = [\n",
