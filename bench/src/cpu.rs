@@ -10,6 +10,16 @@ use anyhow::{Context as _, Result};
 
 /// The last CPU this thread may use, which interrupts meet less often than the first.
 pub(crate) fn last() -> Result<usize> {
+    usable()?.last().copied().context("no CPU may be used")
+}
+
+/// The first CPU this thread may use.
+pub(crate) fn first() -> Result<usize> {
+    usable()?.first().copied().context("no CPU may be used")
+}
+
+/// The CPUs that this thread may use.
+fn usable() -> Result<Vec<usize>> {
     // SAFETY: a set of bits, for which all zeros are a value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     let size = size_of::<libc::cpu_set_t>();
@@ -17,10 +27,9 @@ pub(crate) fn last() -> Result<usize> {
     if unsafe { libc::sched_getaffinity(0, size, &raw mut set) } != 0 {
         return Err(io::Error::last_os_error()).context("which CPUs may be used");
     }
-    let usable = libc::CPU_SETSIZE as usize;
+    let all = libc::CPU_SETSIZE as usize;
     // SAFETY: the number is below the size of the set.
-    let last = (0..usable).rev().find(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) });
-    last.context("no CPU may be used")
+    Ok((0..all).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect())
 }
 
 /// Has this thread stay on the last CPU it may use, and returns its number.

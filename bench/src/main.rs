@@ -12,6 +12,7 @@ mod config;
 mod cpu;
 mod figures;
 mod frame;
+mod http;
 mod measure;
 mod open;
 mod replay;
@@ -41,6 +42,8 @@ enum Suite {
     Config(config::Options),
     /// What a million entries and connections cost: the sweep's passes, the idle daemon, memory.
     Table(table::Options),
+    /// CPU time per request, requests, delays and memory of the HTTP proxy, beside haproxy and nginx.
+    Http(http::Options),
 }
 
 /// Options of the packet suite.
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Suite::Veth(options) => veth::measure(&options),
         Suite::Config(options) => config::measure(&options),
         Suite::Table(options) => table::measure(&options),
+        Suite::Http(options) => http::measure(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

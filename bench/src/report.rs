@@ -46,14 +46,14 @@ pub(crate) fn row(figure: &Figure) -> Result<()> {
 
 /// A measurement as records hold it.
 #[derive(Serialize)]
-pub(crate) struct Record {
+pub(crate) struct Record<V = i64> {
     pub(crate) suite: &'static str,
     pub(crate) case: String,
     pub(crate) clients: u64,
     pub(crate) system: &'static str,
-    pub(crate) value: i64,
-    pub(crate) min: i64,
-    pub(crate) max: i64,
+    pub(crate) value: V,
+    pub(crate) min: V,
+    pub(crate) max: V,
     pub(crate) unit: &'static str,
     pub(crate) runs: u32,
 }
@@ -90,7 +90,7 @@ pub(crate) fn json(path: &Path, figures: &[Figure]) -> Result<()> {
 }
 
 /// Writes records to a file.
-pub(crate) fn write(path: &Path, records: &[Record]) -> Result<()> {
+pub(crate) fn write<V: Serialize>(path: &Path, records: &[Record<V>]) -> Result<()> {
     let mut text = serde_json::to_string_pretty(records).context("writing the records")?;
     text.push('\n');
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))

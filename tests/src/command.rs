@@ -85,10 +85,7 @@ fn finish(command: &mut Command, input: &str, limit: Duration) -> Result<Finishe
 }
 
 /// Waits for a child, `None` when it is still running after `limit`.
-pub(crate) fn wait_for(
-    child: &mut std::process::Child,
-    limit: Duration,
-) -> Result<Option<ExitStatus>> {
+pub fn wait_for(child: &mut std::process::Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {

@@ -46,6 +46,7 @@ Examples:
   cargo xtask bench veth                 packets and connections per second beside nftables
   cargo xtask bench config               how long a thousand services take to be applied
   cargo xtask bench table                what a million entries cost the daemon
+  cargo xtask bench http                 what a request costs the proxy, beside haproxy and nginx
 
 Environment:
   LBPERSIST_BPF_CARGO, LBPERSIST_BPF_LINKER, LBPERSIST_BPF_OBJECT
@@ -131,6 +132,12 @@ enum Suite {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
         options: Vec<OsString>,
     },
+    /// CPU time per request, requests, delays and memory of the proxy, beside haproxy and nginx; `--help` tells the options.
+    #[command(disable_help_flag = true)]
+    Http {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        options: Vec<OsString>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -177,6 +184,7 @@ fn carry_out(command: Command) -> Result<ExitCode> {
         Command::Bench { suite: Suite::Veth { options } } => run::bench("veth", &options),
         Command::Bench { suite: Suite::Config { options } } => run::bench("config", &options),
         Command::Bench { suite: Suite::Table { options } } => run::bench("table", &options),
+        Command::Bench { suite: Suite::Http { options } } => run::bench("http", &options),
         Command::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Command::Dist { check: false } => dist::package().map(|_| ExitCode::SUCCESS),
         Command::Dist { check: true } => dist::check(),

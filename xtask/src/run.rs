@@ -56,9 +56,14 @@ pub(crate) fn bench(suite: &str, options: &[OsString]) -> Result<ExitCode> {
     provision.bpf_toolchain()?;
     let mut build = host::cargo()?;
     build.args(["build", "--release", "--bins", "--package", "lbpersist-bench"]);
-    if ["veth", "table"].contains(&suite) {
+    let programs: &[needs::Program] = match suite {
+        "veth" | "table" => &needs::VETH,
+        "http" => &needs::HTTP,
+        _ => &[],
+    };
+    if !programs.is_empty() {
         // They start the daemon.
-        provision.programs(&needs::VETH)?;
+        provision.programs(programs)?;
         build.args(["--package", "lbpersist"]);
     }
     host::succeed(&mut build)?;
