@@ -8,13 +8,17 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
 use super::{
     entries::{Book, Tenure},
     header::{self, Without},
+    memory::{Memory, Stamp},
     roster::Roster,
     table::{Bound, Hold, Table},
     token::{Keyring, LENGTH, Refusal, Token},
@@ -39,6 +43,10 @@ pub trait Request {
     fn target(&self) -> &[u8];
     /// Whose it is.
     fn client(&self) -> SocketAddr;
+    /// What is remembered of its cookie from requests before.
+    fn memory(&self) -> Option<&Memory> {
+        None
+    }
 }
 
 /// Whether a server may have a request of a client that is bound to it.
@@ -156,21 +164,26 @@ impl Counters {
 
 /// The keys that are in use, exchanged when they rotate.
 #[derive(Debug)]
-pub struct Keys(RwLock<Keyring>);
+pub struct Keys {
+    ring: RwLock<Keyring>,
+    /// How many there have been.
+    number: AtomicU64,
+}
 
 impl Keys {
     /// These keys.
     pub fn new(keyring: Keyring) -> Self {
-        Self(RwLock::new(keyring))
+        Self { ring: RwLock::new(keyring), number: AtomicU64::new(0) }
     }
 
     /// Other keys from now on.
     pub fn set(&self, keyring: Keyring) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = keyring;
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
+        self.number.fetch_add(1, Release);
     }
 
     fn with<T>(&self, act: impl FnOnce(&Keyring) -> T) -> T {
-        act(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        act(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -201,6 +214,8 @@ pub(super) enum Method {
 /// A cookie of ours, with all of its line that is always the same.
 #[derive(Debug)]
 pub(super) struct Cookie {
+    /// No other has it.
+    id: u64,
     name: String,
     /// Profile and pool, which values are bound to.
     owner: Vec<u8>,
@@ -233,7 +248,9 @@ impl Cookie {
         if let Some(same_site) = settings.same_site {
             attributes += &format!("; SameSite={}", same_site.attribute());
         }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: NEXT.fetch_add(1, Relaxed),
             name: name.to_owned(),
             owner: [profile.as_bytes(), b"\0", pool.as_bytes()].concat(),
             attributes,
@@ -243,6 +260,26 @@ impl Cookie {
             strip: settings.strip_from_request,
             keys,
         }
+    }
+
+    /// What a value says, and whether its key is the one that seals now.
+    fn open(
+        &self,
+        value: &[u8],
+        memory: Option<&Memory>,
+        now_s: u32,
+    ) -> Result<(Token, bool), Refusal> {
+        let Some(memory) = memory else {
+            return self.keys.with(|keys| keys.open(value, &self.owner, now_s));
+        };
+        // The number before the keys: what other keys have opened meanwhile is not found again.
+        let stamp = Stamp { cookie: self.id, keys: self.keys.number.load(Acquire) };
+        if let Some((token, fresh)) = memory.recall(stamp, value) {
+            return token.check(now_s).map(|()| (token, fresh));
+        }
+        let opened = self.keys.with(|keys| keys.open(value, &self.owner, now_s))?;
+        memory.note(stamp, value, opened);
+        Ok(opened)
     }
 
     fn line(&self, token: &Token, now_s: u32) -> Vec<u8> {
@@ -501,7 +538,7 @@ impl Keeping {
                 self.counters.count(Event::Doubled);
                 break;
             }
-            match cookie.keys.with(|keys| keys.open(value, &cookie.owner, now.unix_s)) {
+            match cookie.open(value, request.memory(), now.unix_s) {
                 Ok((token, fresh)) => {
                     let bound = Bound { server: token.server, generation: token.generation };
                     match self.roster.by_id(bound) {

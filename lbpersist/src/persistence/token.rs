@@ -146,17 +146,27 @@ impl Keyring {
             .open_in_place(nonce, Aad::from(owner), &mut bytes[5 + NONCE..])
             .map_err(|_| Refusal::Forged)?;
         let token = Token::from_bytes(opened).ok_or(Refusal::Forged)?;
-        if token.expires != 0 && now_s >= token.expires {
-            return Err(Refusal::Expired);
-        }
-        if token.issued > now_s.saturating_add(SKEW_S) {
-            return Err(Refusal::Future);
-        }
+        token.check(now_s)?;
         Ok((token, place == self.sealing))
     }
 }
 
 impl Token {
+    /// Whether it holds at this time.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    pub(super) fn check(&self, now_s: u32) -> Result<(), Refusal> {
+        if self.expires != 0 && now_s >= self.expires {
+            return Err(Refusal::Expired);
+        }
+        if self.issued > now_s.saturating_add(SKEW_S) {
+            return Err(Refusal::Future);
+        }
+        Ok(())
+    }
+
     fn to_bytes(self) -> [u8; PLAIN] {
         let mut bytes = [0; PLAIN];
         bytes[..8].copy_from_slice(&self.server.to_be_bytes());

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{reason::Reason, snapshot::Service};
 use crate::{
+    clock,
     model::{AccessLog, Carried},
     persistence::Outcome,
 };
@@ -48,6 +49,7 @@ impl Entry {
 /// When things happened.
 #[derive(Debug)]
 pub(super) struct Times {
+    now: fn() -> Instant,
     begun: Instant,
     /// There was a connection to the server.
     pub(super) connected: Option<Instant>,
@@ -56,8 +58,23 @@ pub(super) struct Times {
 }
 
 impl Times {
+    /// For a log: by the precise clock.
     pub(super) fn begin() -> Self {
-        Self { begun: Instant::now(), connected: None, answered: None }
+        Self::by(Instant::now)
+    }
+
+    /// For nobody to read: without the cost of that.
+    pub(super) fn unread() -> Self {
+        Self::by(clock::tick)
+    }
+
+    /// The time by its clock.
+    pub(super) fn now(&self) -> Instant {
+        (self.now)()
+    }
+
+    fn by(now: fn() -> Instant) -> Self {
+        Self { now, begun: now(), connected: None, answered: None }
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     guard::{Alarm, Link},
     reason::Reason,
 };
+use crate::clock;
 
 /// The body of a client's request.
 #[derive(Debug)]
@@ -44,12 +45,18 @@ struct Watch {
 pub(super) struct Progress {
     last: Cell<Instant>,
     fault: Cell<Option<Reason>>,
+    over: Cell<bool>,
 }
 
 impl Progress {
     /// When the last piece passed.
     pub(super) fn last(&self) -> Instant {
         self.last.get()
+    }
+
+    /// Whether nothing more will be sent of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     /// Why the body ended before its end.
@@ -70,8 +77,9 @@ impl ClientBody {
         if inner.is_end_stream() {
             return (Self { inner, left, watch: None }, None);
         }
-        let since = Instant::now();
-        let progress = Rc::new(Progress { last: Cell::new(since), fault: Cell::new(None) });
+        let since = clock::tick();
+        let (last, fault, over) = (Cell::new(since), Cell::new(None), Cell::new(false));
+        let progress = Rc::new(Progress { last, fault, over });
         let link = Rc::clone(link);
         let alarm = Alarm::default();
         let watch = Watch { progress: Rc::clone(&progress), link, limit, alarm, since };
@@ -83,6 +91,12 @@ impl ClientBody {
             watch.progress.fault.set(Some(reason));
         }
         io::Error::other(reason.name())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.progress.over.set(true);
     }
 }
 
@@ -101,7 +115,7 @@ impl Body for ClientBody {
             ready!(watch.alarm.poll(cx, watch.since + watch.limit));
             return Poll::Ready(Some(Err(this.fail(Reason::BodyTimeout))));
         };
-        watch.since = Instant::now();
+        watch.since = clock::tick();
         watch.progress.last.set(watch.since);
         match frame {
             Some(Ok(frame)) => {
@@ -147,6 +161,8 @@ pub(super) struct ServerBody {
     limit: Duration,
     alarm: Alarm,
     silent_since: Option<Instant>,
+    /// What is wrong, when the client has yet to get what came before.
+    failure: Option<io::Error>,
 }
 
 impl AnswerBody {
@@ -158,7 +174,8 @@ impl AnswerBody {
         }
         let alarm = Alarm::default();
         let exchange = Some(exchange);
-        Self::Server(ServerBody { inner, exchange, limit, alarm, silent_since: None })
+        let (silent_since, failure) = (None, None);
+        Self::Server(ServerBody { inner, exchange, limit, alarm, silent_since, failure })
     }
 }
 
@@ -170,8 +187,17 @@ impl ServerBody {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(cx) else {
-            let since = *self.silent_since.get_or_insert_with(Instant::now);
+        if let Some(failure) = self.failure.take() {
+            self.finish(Reason::AnswerCut);
+            return Poll::Ready(Some(Err(failure)));
+        }
+        let lease = self.exchange.as_mut().and_then(|exchange| exchange.lease.as_mut());
+        let polled = match lease {
+            Some(lease) => lease.poll_body(cx, &mut self.inner),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
+        };
+        let Poll::Ready(frame) = polled else {
+            let since = *self.silent_since.get_or_insert_with(clock::tick);
             ready!(self.alarm.poll(cx, since + self.limit));
             self.finish(Reason::AnswerBodyTimeout);
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
@@ -186,8 +212,10 @@ impl ServerBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.finish(Reason::AnswerCut);
-                Some(Err(io::Error::other(error)))
+                // An error ends the connection at once: what is there is written first.
+                self.failure = Some(io::Error::other(error));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             None => {
                 self.finish(Reason::Answered);

@@ -31,7 +31,8 @@ use super::{
     body::AnswerBody,
     counters::Shard,
     exchange::Exchange,
-    guard::{Alarm, Guard, Limits, Link},
+    guard::{Alarm, Guard, Limits, Link, News},
+    headers::Told,
     http::handle,
     proxy_protocol::{self, Addresses},
     reason::Reason,
@@ -44,7 +45,7 @@ use super::{
 };
 use crate::{
     model::{Carried, HttpSettings, LinkSettings},
-    persistence::Tenure,
+    persistence::{Memory, Tenure},
 };
 
 /// How HTTP/2 begins (RFC 9113, section 3.4).
@@ -65,6 +66,12 @@ pub(super) struct Connection {
     service: RefCell<Arc<Service>>,
     generation: Cell<u64>,
     closing: Cell<bool>,
+    /// For the server's time to answer.
+    pub(super) alarm: RefCell<Alarm>,
+    /// What servers are told of the client.
+    pub(super) told: Told,
+    /// Its last cookie that was opened.
+    pub(super) memory: Memory,
     /// Connections to servers that carry this client's address.
     own: Pool,
     upgraded: RefCell<Option<Exchange>>,
@@ -132,7 +139,7 @@ pub(super) async fn serve(
             }
             (Ok((addresses, first)), Carried::Tcp(settings)) => {
                 let settings = *settings;
-                tcp::carry(worker, service, settings, stream, addresses, first).await;
+                Box::pin(tcp::carry(worker, service, settings, stream, addresses, first)).await;
             }
             (Ok((addresses, first)), Carried::Http(settings)) => {
                 let service = Arc::clone(&service);
@@ -202,6 +209,9 @@ async fn http(
         shard: Arc::clone(service.counters.shard(worker.number)),
         generation: Cell::new(worker.generation()),
         closing: Cell::new(worker.is_stopping()),
+        alarm: RefCell::default(),
+        told: Told::of(client.source.ip()),
+        memory: Memory::default(),
         service: RefCell::new(service),
         own: Pool::default(),
         upgraded: RefCell::new(None),
@@ -212,7 +222,8 @@ async fn http(
         worker,
     });
     if is_http2 {
-        http2(&connection, settings, guard).await;
+        // Larger than the other, which is not to take as much memory.
+        Box::pin(http2(&connection, settings, guard)).await;
     } else {
         http1(&connection, settings, guard).await;
     }
@@ -236,13 +247,62 @@ async fn begins_http2(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result
     }
 }
 
-async fn http1(connection: &Rc<Connection>, settings: &HttpSettings, guard: Guard) {
+/// Serves a client of HTTP/1. A client that is quiet has no parser.
+async fn http1(connection: &Rc<Connection>, settings: &HttpSettings, mut guard: Guard) {
+    let mut registration = Registration::new(&connection.worker);
+    loop {
+        let (ended, parts) =
+            Box::pin(parse_http1(connection, settings, guard, &mut registration)).await;
+        match ended {
+            Ended::Quiet if parts.read_buf.is_empty() => guard = parts.io,
+            Ended::Quiet | Ended::Gone => return,
+            Ended::Parser(ended) => return end_http1(connection, settings, ended, parts).await,
+        }
+        poll_fn(|cx| {
+            if registration.poll(cx).is_ready() {
+                connection.service();
+                if connection.is_closing() {
+                    return Poll::Ready(());
+                }
+            }
+            guard.poll_rest(cx)
+        })
+        .await;
+    }
+}
+
+/// Why there is nothing more to parse.
+enum Ended {
+    Parser(hyper::Result<()>),
+    /// The client has closed while it was waited for its answer.
+    Gone,
+    /// For now.
+    Quiet,
+}
+
+type Parts = http1::Parts<Guard, Requests>;
+
+/// Serves a client until it says nothing more.
+async fn parse_http1(
+    connection: &Rc<Connection>,
+    settings: &HttpSettings,
+    guard: Guard,
+    registration: &mut Registration,
+) -> (Ended, Parts) {
     let buffer = (settings.max_header_bytes as usize).max(64 << 10) + (16 << 10);
+    let stream = guard.stream();
+    let link = &connection.link;
+    // Which request was under way when the client had sent more: its end cannot be seen before that is read.
+    let mut news_during = None;
     let mut serving = http1::Builder::new()
         .header_read_timeout(None)
+        // Whether a client that waits is still there is looked at below: the parser would make a buffer for that.
+        .half_close(true)
         .max_buf_size(buffer)
         .serve_connection(guard, Requests(Rc::clone(connection)));
-    let mut registration = Registration::new(&connection.worker);
+    if connection.is_closing() {
+        Pin::new(&mut serving).graceful_shutdown();
+    }
     let ended = poll_fn(|cx| {
         if registration.poll(cx).is_ready() {
             connection.service();
@@ -250,18 +310,39 @@ async fn http1(connection: &Rc<Connection>, settings: &HttpSettings, guard: Guar
                 Pin::new(&mut serving).graceful_shutdown();
             }
         }
-        serving.poll_without_shutdown(cx)
+        if let Poll::Ready(ended) = serving.poll_without_shutdown(cx) {
+            return Poll::Ready(Ended::Parser(ended));
+        }
+        if link.is_quiet() {
+            return Poll::Ready(Ended::Quiet);
+        }
+        if link.client_waits() && news_during != Some(link.begun()) {
+            match stream.poll_news(cx) {
+                Poll::Ready(News::End) => return Poll::Ready(Ended::Gone),
+                Poll::Ready(News::Bytes) => news_during = Some(link.begun()),
+                Poll::Pending => {}
+            }
+        }
+        Poll::Pending
     })
     .await;
-    let parts = serving.into_parts();
+    (ended, serving.into_parts())
+}
+
+/// Ends a connection as what came last asks for.
+async fn end_http1(
+    connection: &Connection,
+    settings: &HttpSettings,
+    ended: hyper::Result<()>,
+    parts: Parts,
+) {
     drop(parts.service);
-    let upgraded = connection.upgraded.take();
-    match (ended, upgraded) {
+    match (ended, connection.upgraded.take()) {
         (Ok(()), Some(exchange)) => {
             let idle = settings.timeouts.upgraded;
-            carry_upgraded(connection, exchange, parts.io, parts.read_buf, idle).await;
+            Box::pin(carry_upgraded(connection, exchange, parts.io, parts.read_buf, idle)).await;
         }
-        (Ok(()), None) => linger(parts.io).await,
+        (Ok(()), None) => Box::pin(linger(parts.io)).await,
         (Err(error), _) if error.is_parse() => connection.shard.outcome(Reason::Malformed),
         (Err(_), _) => {}
     }
@@ -275,11 +356,11 @@ async fn carry_upgraded(
     parsed: Bytes,
     idle: Duration,
 ) {
-    let server = exchange.lease.take().and_then(super::upstream::Lease::upgraded);
-    let Some(Ok((mut server, from_server))) = (match server {
-        Some(server) => Some(server.await),
+    let server = match exchange.lease.take() {
+        Some(lease) => lease.upgraded().await,
         None => None,
-    }) else {
+    };
+    let Some((mut server, from_server)) = server else {
         return exchange.finish(Reason::BadAnswer);
     };
     let (mut client, rest) = guard.into_parts();

@@ -3,7 +3,6 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use tokio::time::Instant;
 
 use super::{
     access_log::{Entry, Met, Times},
@@ -62,7 +61,7 @@ impl Exchange {
             place: None,
             session: None,
             kept: None,
-            times: Times::begin(),
+            times: if logged { Times::begin() } else { Times::unread() },
             status: None,
             entry: logged.then(|| Box::new(entry())),
             ended: false,
@@ -81,7 +80,7 @@ impl Exchange {
 
     /// Notes the answer's status.
     pub(super) fn answered_with(&mut self, status: StatusCode) {
-        self.times.answered = Some(Instant::now());
+        self.times.answered = Some(self.times.now());
         self.status = Some(status);
         self.shard().status(status);
     }

@@ -25,10 +25,15 @@ use tokio::{
 use super::{
     reason::Reason,
     scan::{Place, Scanner, Step},
+    stream::poll_write_vectored,
 };
+use crate::clock;
 
 /// What the parser reads instead of a request that is refused.
 const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: -\r\nconnection: close\r\n\r\n";
+
+/// After so much silence between two requests a client is waited for without a parser, whose buffers are large.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The most and the least bytes that are asked for at a time.
 const SCRATCH: usize = 64 << 10;
@@ -61,6 +66,10 @@ pub(super) struct Link {
     begun: Cell<u64>,
     idle_since: Cell<Instant>,
     write_timed_out: Cell<bool>,
+    /// All that has been read are whole requests.
+    whole: Cell<bool>,
+    /// The client has said nothing for a while, and has all that it was sent.
+    quiet: Cell<bool>,
     /// Bytes from the client.
     pub(super) received: Cell<u64>,
     /// Bytes to the client.
@@ -86,8 +95,10 @@ impl Link {
             reader: RefCell::new(None),
             under_way: Cell::new(0),
             begun: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
+            idle_since: Cell::new(clock::tick()),
             write_timed_out: Cell::new(false),
+            whole: Cell::new(false),
+            quiet: Cell::new(false),
             received: Cell::new(0),
             sent: Cell::new(0),
         })
@@ -104,7 +115,7 @@ impl Link {
     /// Notes that a request has ended.
     pub(super) fn end(&self) {
         self.under_way.set(self.under_way.get().saturating_sub(1));
-        self.idle_since.set(Instant::now());
+        self.idle_since.set(clock::tick());
         self.decide(Gate::Http);
     }
 
@@ -123,9 +134,25 @@ impl Link {
         }
     }
 
+    /// How many requests have begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
     /// When the last request ended.
     pub(super) fn idle_since(&self) -> Instant {
         self.idle_since.get()
+    }
+
+    /// Whether the client has sent its request, and has but to wait for the answer.
+    pub(super) fn client_waits(&self) -> bool {
+        self.whole.get() && !self.is_idle() && self.gate.get() == Gate::Http
+    }
+
+    /// Whether the client has been silent between two requests for so long that it should be waited for by
+    /// [`Guard::poll_rest`].
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet.get()
     }
 
     /// Whether no request is under way.
@@ -147,7 +174,7 @@ impl Link {
 /// The stream.
 #[derive(Debug)]
 pub(super) struct Guard {
-    stream: TcpStream,
+    stream: ClientStream,
     link: Rc<Link>,
     /// `None` when the bytes are for others to read: HTTP/2, or after an upgrade.
     scanner: Option<Scanner>,
@@ -174,7 +201,7 @@ impl Guard {
         first: Vec<u8>,
     ) -> Self {
         Self {
-            stream,
+            stream: ClientStream(Rc::new(RefCell::new(stream))),
             link,
             scanner,
             buffer: first,
@@ -183,7 +210,7 @@ impl Guard {
             heads: 0,
             refused: false,
             ended: false,
-            since: Instant::now(),
+            since: clock::tick(),
             reading: Alarm::default(),
             writing: Alarm::default(),
             stuck_since: None,
@@ -193,7 +220,13 @@ impl Guard {
     /// The stream, and what was read from it but not passed on.
     pub(super) fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
         self.buffer.drain(..self.start);
-        (self.stream, self.buffer)
+        let stream = Rc::into_inner(self.stream.0).expect("nobody watches it any more");
+        (stream.into_inner(), self.buffer)
+    }
+
+    /// The stream, for watching it while nothing is read. It must be gone before [`Guard::into_parts`].
+    pub(super) fn stream(&self) -> ClientStream {
+        ClientStream(Rc::clone(&self.stream.0))
     }
 
     /// Whether the client has sent all it will.
@@ -266,6 +299,9 @@ impl Guard {
             self.buffer = Vec::new();
             self.start = 0;
         }
+        let is_between = self.scanner.as_ref().is_some_and(|s| s.place() == Place::Between);
+        self.link.whole.set(is_between && !self.has_bytes());
+        self.link.quiet.set(false);
     }
 
     /// Reads from the stream, at least a little more than nothing even if `wanted` is less.
@@ -273,13 +309,13 @@ impl Guard {
         BUFFER.with_borrow_mut(|scratch| {
             let most = wanted.clamp(LEAST, SCRATCH);
             let mut into = ReadBuf::new(&mut scratch[..most]);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut into))?;
+            ready!(Pin::new(&mut *self.stream.0.borrow_mut()).poll_read(cx, &mut into))?;
             let bytes = into.filled();
             self.ended = bytes.is_empty();
             let is_first = !self.has_bytes();
             let in_body = self.scanner.as_ref().is_some_and(|s| s.place() == Place::Body);
             if is_first || in_body {
-                self.since = Instant::now();
+                self.since = clock::tick();
             }
             self.link.received.set(self.link.received.get() + bytes.len() as u64);
             self.buffer.extend_from_slice(bytes);
@@ -299,6 +335,28 @@ impl Guard {
             _ if self.heads == 0 => Some(idle_since + limits.header.min(limits.idle)),
             _ => Some(idle_since + limits.idle),
         }
+    }
+
+    /// When a client between two requests, which has all that it was sent, counts as quiet; `None` if it does.
+    fn quiet_at(&self) -> Option<Instant> {
+        let link = &self.link;
+        let may = self.heads > 0 && link.whole.get() && link.is_idle() && !link.quiet.get();
+        (may && self.stuck_since.is_none()).then(|| link.idle_since.get() + QUIET)
+    }
+
+    /// Ready once a quiet client is not quiet any more, has gone or is to go: the parser will see which.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.fill(cx, LEAST) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => self.ended = true,
+            Poll::Pending => {
+                if let Some(deadline) = self.deadline() {
+                    ready!(self.reading.poll(cx, deadline));
+                }
+                self.ended = true;
+            }
+        }
+        Poll::Ready(())
     }
 
     /// What a silence that was too long means.
@@ -326,7 +384,7 @@ impl Guard {
                 self.link.sent.set(self.link.sent.get() + length as u64);
             }
             Poll::Pending => {
-                let since = *self.stuck_since.get_or_insert_with(Instant::now);
+                let since = *self.stuck_since.get_or_insert_with(clock::tick);
                 ready!(self.writing.poll(cx, since + self.link.limits.write));
                 self.link.write_timed_out.set(true);
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
@@ -367,6 +425,10 @@ impl Read for Guard {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     let Some(deadline) = this.deadline() else { return Poll::Pending };
+                    if let Some(quiet) = this.quiet_at().filter(|quiet| *quiet < deadline) {
+                        ready!(this.reading.poll(cx, quiet));
+                        this.link.quiet.set(true);
+                    }
                     ready!(this.reading.poll(cx, deadline));
                     this.late()?;
                 }
@@ -382,7 +444,7 @@ impl Write for Guard {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        let outcome = Pin::new(&mut *this.stream.0.borrow_mut()).poll_write(cx, bytes);
         this.wrote(cx, outcome)
     }
 
@@ -392,21 +454,41 @@ impl Write for Guard {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let outcome = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        let outcome = poll_write_vectored(&mut this.stream.0.borrow_mut(), cx, slices);
         this.wrote(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        Pin::new(&mut *self.stream.0.borrow_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        Pin::new(&mut *self.stream.0.borrow_mut()).poll_shutdown(cx)
     }
+}
+
+/// The stream of a client. Whoever has it uses it for a moment at a time.
+#[derive(Debug)]
+pub(super) struct ClientStream(Rc<RefCell<TcpStream>>);
+
+impl ClientStream {
+    /// Ready once the client has closed its end, or has sent something more, which is for others to read.
+    pub(super) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<News> {
+        let mut byte = [0];
+        let peeked = ready!(self.0.borrow().poll_peek(cx, &mut ReadBuf::new(&mut byte)));
+        Poll::Ready(if matches!(peeked, Ok(1)) { News::Bytes } else { News::End })
+    }
+}
+
+/// What a client has sent while it had but to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Bytes,
+    End,
 }
 
 /// A timer that is seldom set: when it goes off too early, it is set again.

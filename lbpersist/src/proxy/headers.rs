@@ -1,6 +1,6 @@
 //! Header fields on their way through: what ends at the proxy is taken out, what servers are told of the client is put in.
 
-use std::{fmt::Write as _, net::IpAddr};
+use std::{cell::OnceCell, fmt::Write as _, net::IpAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
@@ -54,15 +54,44 @@ pub fn remove_te(headers: &mut HeaderMap) -> bool {
         .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
+/// What servers are told of a client, written once for all of its requests.
+#[derive(Debug)]
+pub struct Told {
+    client: IpAddr,
+    address: OnceCell<Option<HeaderValue>>,
+    node: OnceCell<Option<HeaderValue>>,
+}
+
+impl Told {
+    /// What they are told of this one.
+    pub fn of(client: IpAddr) -> Self {
+        Self { client, address: OnceCell::new(), node: OnceCell::new() }
+    }
+
+    /// For `X-Forwarded-For`.
+    fn address(&self) -> Option<HeaderValue> {
+        self.address.get_or_init(|| text(format_args!("{}", self.client))).clone()
+    }
+
+    /// For `Forwarded`.
+    fn node(&self) -> Option<HeaderValue> {
+        let write = || match self.client {
+            IpAddr::V4(address) => text(format_args!("for={address};proto=http")),
+            IpAddr::V6(address) => text(format_args!("for=\"[{address}]\";proto=http")),
+        };
+        self.node.get_or_init(write).clone()
+    }
+}
+
 /// Tells the server who asked.
-pub fn forwarded(headers: &mut HeaderMap, client: IpAddr, how: Forwarded, fields: ForwardedFields) {
+pub fn forwarded(headers: &mut HeaderMap, client: &Told, how: Forwarded, fields: ForwardedFields) {
     if how == Forwarded::Off {
         return;
     }
     let keep = how == Forwarded::Append;
     let host = headers.get(HOST).cloned();
     if fields.has_x_forwarded() {
-        add(headers, FOR, text(format_args!("{client}")), keep);
+        add(headers, FOR, client.address(), keep);
         // What the first proxy saw is what later ones must not overwrite.
         if !keep || !headers.contains_key(PROTO) {
             headers.insert(PROTO, HeaderValue::from_static("http"));
@@ -74,11 +103,7 @@ pub fn forwarded(headers: &mut HeaderMap, client: IpAddr, how: Forwarded, fields
         }
     }
     if fields.has_forwarded() {
-        let node = match client {
-            IpAddr::V4(address) => text(format_args!("for={address};proto=http")),
-            IpAddr::V6(address) => text(format_args!("for=\"[{address}]\";proto=http")),
-        };
-        add(headers, header::FORWARDED, node, keep);
+        add(headers, header::FORWARDED, client.node(), keep);
     }
 }
 
@@ -181,7 +206,7 @@ mod tests {
     #[test]
     fn servers_are_told_of_the_client() {
         let sent = [("host", "a"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "https")];
-        let ipv6 = "2001:db8::1".parse().unwrap();
+        let ipv6 = &Told::of("2001:db8::1".parse().unwrap());
         let mut headers = map(&sent);
         forwarded(&mut headers, ipv6, Forwarded::Set, ForwardedFields::Both);
         let expected = [
@@ -193,7 +218,7 @@ mod tests {
         ];
         assert_eq!(headers, map(&expected));
         let mut headers = map(&sent);
-        let ipv4 = "192.0.2.1".parse().unwrap();
+        let ipv4 = &Told::of("192.0.2.1".parse().unwrap());
         forwarded(&mut headers, ipv4, Forwarded::Append, ForwardedFields::XForwarded);
         let expected = [
             ("host", "a"),

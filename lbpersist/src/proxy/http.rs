@@ -1,6 +1,15 @@
 //! The way of a request: checked, given to a server, its answer passed back.
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
@@ -9,7 +18,6 @@ use http::{
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
 
 use super::{
     access_log::Entry,
@@ -23,7 +31,10 @@ use super::{
     scan,
     upstream::{self, Lease},
 };
-use crate::model::{Carried, HttpSettings, ServerProtocol};
+use crate::{
+    clock,
+    model::{Carried, HttpSettings, ServerProtocol},
+};
 
 /// Answers a request.
 pub(super) async fn handle(
@@ -62,7 +73,8 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
     let (mut outgoing, upgrade) = prepare(exchange, settings, request)?;
     let client = exchange.connection.client.source;
     let (headers, uri) = (outgoing.request.headers(), outgoing.request.uri());
-    let kept = Kept::of(&service, headers, uri, client, &exchange.connection.tenure);
+    let (tenure, memory) = (&exchange.connection.tenure, Some(&exchange.connection.memory));
+    let kept = Kept::of(&service, headers, uri, client, tenure, memory);
     if let Some(reason) = kept.refused() {
         return Err(reason);
     }
@@ -131,9 +143,8 @@ fn prepare(
     if !is_http1 {
         headers::join_cookies(&mut parts.headers);
     }
-    let source = exchange.connection.client.source.ip();
     let (how, fields) = (settings.forwarded, settings.forwarded_fields);
-    headers::forwarded(&mut parts.headers, source, how, fields);
+    headers::forwarded(&mut parts.headers, &exchange.connection.told, how, fields);
     if to_http1 && !body.is_end_stream() && length.is_none() {
         parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -179,19 +190,21 @@ async fn ask(
         let kept = pool.take(server.address, settings.server_protocol);
         let (mut lease, is_new) = match kept {
             Some(lease) => (lease, false),
-            None => match open(&connection, server.address, settings).await {
+            // Seldom, and large: it is not to make every request's future as large as itself.
+            None => match Box::pin(open(&connection, server.address, settings)).await {
                 Some(lease) => (lease, true),
                 None => return Err(Unanswered::NotSent(Box::new(outgoing))),
             },
         };
-        exchange.times.connected = Some(Instant::now());
+        exchange.times.connected = Some(exchange.times.now());
         let Outgoing { request, progress } = outgoing;
-        if asks_upgrade(&request) {
-            lease.expect_upgrade();
-        }
-        let sent = send(&mut lease, request, progress.as_deref(), settings.timeouts.response);
+        let limit = settings.timeouts.response;
+        let sent = send(&connection, &mut lease, request, progress.as_deref(), limit);
         match sent.await.map_err(Unanswered::Failed)? {
             Ok(response) => {
+                if progress.is_some_and(|progress| !progress.is_over()) {
+                    lease.detach();
+                }
                 exchange.lease = Some(lease);
                 return Ok(response);
             }
@@ -211,30 +224,34 @@ async fn ask(
     }
 }
 
-/// Whether a request of ours asks for another protocol: clients' own words are taken out before.
-fn asks_upgrade(request: &Request<ClientBody>) -> bool {
-    request.headers().contains_key(UPGRADE)
-}
-
 /// Sends a request and waits for the header of its answer, for `limit` from the last of the request.
 async fn send(
+    connection: &Connection,
     lease: &mut Lease,
     request: Request<ClientBody>,
     progress: Option<&Progress>,
     limit: Duration,
 ) -> Result<Result<Response<Incoming>, Box<upstream::Unanswered>>, Reason> {
     let mut sending = pin!(lease.send(request));
-    let mut until = Instant::now() + limit;
-    loop {
-        match timeout_at(until, &mut sending).await {
-            Ok(sent) => return Ok(sent),
+    let mut until = clock::tick() + limit;
+    // One timer for all requests of a connection that come one after the other.
+    let mut alarm = connection.alarm.take();
+    let sent = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                return Poll::Ready(Ok(sent));
+            }
+            ready!(alarm.poll(cx, until));
             // A body that is still coming is no silence of the server's.
-            Err(_) => match progress.map(|progress| progress.last() + limit) {
-                Some(later) if later > Instant::now() => until = later,
-                _ => return Err(Reason::AnswerTimeout),
-            },
+            match progress.map(|progress| progress.last() + limit) {
+                Some(later) if later > clock::tick() => until = later,
+                _ => return Poll::Ready(Err(Reason::AnswerTimeout)),
+            }
         }
-    }
+    });
+    let sent = sent.await;
+    connection.alarm.replace(alarm);
+    sent
 }
 
 async fn open(

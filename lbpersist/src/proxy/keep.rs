@@ -1,9 +1,6 @@
 //! Persistence, for requests as the proxy has them.
 
-use std::{
-    net::SocketAddr,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderValue, Uri, header::COOKIE, header::SET_COOKIE};
 
@@ -14,7 +11,7 @@ use super::{
 };
 use crate::{
     clock,
-    persistence::{self, Choice, Decision, Now, Outcome, Session, Tenure, header::Without},
+    persistence::{self, Choice, Decision, Memory, Now, Outcome, Session, Tenure, header::Without},
 };
 
 /// What is looked at of a request, or of a connection, which has neither header nor target.
@@ -22,6 +19,7 @@ struct Asked<'r> {
     headers: &'r HeaderMap,
     uri: &'r Uri,
     client: SocketAddr,
+    memory: Option<&'r Memory>,
 }
 
 impl persistence::Request for Asked<'_> {
@@ -40,6 +38,10 @@ impl persistence::Request for Asked<'_> {
     fn client(&self) -> SocketAddr {
         self.client
     }
+
+    fn memory(&self) -> Option<&Memory> {
+        self.memory
+    }
 }
 
 /// Where a request may go, and what is noted when it has gone there.
@@ -56,11 +58,12 @@ impl Kept {
         uri: &Uri,
         client: SocketAddr,
         tenure: &Tenure,
+        memory: Option<&Memory>,
     ) -> Self {
         let Some(keeping) = &service.keeping else {
             return Self { decision: None, choice: Choice::Balance };
         };
-        let asked = Asked { headers, uri, client };
+        let asked = Asked { headers, uri, client, memory };
         let condition = |server: usize| service.condition(server);
         let decision = keeping.decide(&asked, tenure, condition, now());
         Self { choice: decision.choice(), decision: Some(decision) }
@@ -68,7 +71,7 @@ impl Kept {
 
     /// Asks for a connection.
     pub(super) fn of_connection(service: &Service, client: SocketAddr, tenure: &Tenure) -> Self {
-        Self::of(service, &HeaderMap::new(), &Uri::default(), client, tenure)
+        Self::of(service, &HeaderMap::new(), &Uri::default(), client, tenure, None)
     }
 
     /// Why the client is refused, if its server cannot have it and it may have no other.
@@ -166,9 +169,5 @@ pub(super) fn answer(session: &mut Session, headers: &mut HeaderMap) {
 }
 
 fn now() -> Now {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now {
-        unix_s: u32::try_from(unix.as_secs()).unwrap_or(u32::MAX),
-        ms: clock::now_ns() / 1_000_000,
-    }
+    Now { unix_s: clock::unix_s(), ms: clock::now_ns() / 1_000_000 }
 }

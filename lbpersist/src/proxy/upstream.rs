@@ -1,32 +1,34 @@
 //! Connections to servers: opened, told whose they are, and kept for the next request.
 //!
-//! A worker has its own; nothing crosses threads. A connection that carries a client's address, by PROXY protocol header or
+//! A worker has its own; nothing crosses threads. An HTTP/1 connection has no task either, as long as nothing has to be sent
+//! while an answer comes: whoever waits for something of it drives it, and while it is kept nobody does but [`Pool::sweep`]. A connection that carries a client's address, by PROXY protocol header or
 //! as its source, serves that client's connection alone. What comes back to be kept has carried a whole answer: one that
 //! was cut, or has something left to read, is closed by the parser's own rules and thrown away when it is next looked at.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
-    future::poll_fn,
-    io,
+    future::{Future as _, poll_fn},
+    io, mem,
     net::SocketAddr,
-    rc::Rc,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
     rt::Executor,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
-    sync::oneshot,
     task::spawn_local,
     time::{Instant, timeout},
 };
@@ -34,8 +36,12 @@ use tokio::{
 use super::{
     body::ClientBody,
     proxy_protocol::{self, Addresses},
+    stream::ServerStream,
 };
-use crate::model::{LinkSettings, ServerProtocol};
+use crate::{
+    clock,
+    model::{LinkSettings, ServerProtocol},
+};
 
 /// Connections without a request, by server and protocol.
 #[derive(Debug, Default)]
@@ -54,7 +60,7 @@ impl Pool {
     pub(super) fn take(&self, server: SocketAddr, protocol: ServerProtocol) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&(server, protocol))?;
-        let now = Instant::now();
+        let now = clock::tick();
         let mut place = kept.len();
         while place > 0 {
             place -= 1;
@@ -71,13 +77,13 @@ impl Pool {
     }
 
     /// Keeps a connection for `time`, unless `most` are kept already.
-    pub(super) fn put(&self, lease: Lease, most: usize, time: Duration) {
-        if lease.sender.is_closed() {
+    pub(super) fn put(&self, mut lease: Lease, most: usize, time: Duration) {
+        if !lease.may_be_kept() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry((lease.server, lease.sender.protocol())).or_default();
-        let until = Instant::now() + time;
+        let until = clock::tick() + time;
         if let Sender::Http2(_) = lease.sender {
             if lease.reused {
                 // It is there already, and has just been of use.
@@ -93,7 +99,10 @@ impl Pool {
     /// Forgets those that were closed or not used for too long.
     pub(super) fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, kept| {
-            kept.retain(|one| one.until > now && !one.sender.is_closed());
+            kept.retain_mut(|one| {
+                one.sender.drive_unwatched();
+                one.until > now && !one.sender.is_closed()
+            });
             !kept.is_empty()
         });
     }
@@ -111,15 +120,43 @@ pub(super) struct Lease {
 /// The end of a connection that takes requests.
 #[derive(Debug)]
 enum Sender {
-    Http1(http1::SendRequest<ClientBody>, Upgrade),
+    Http1(Box<Http1>),
     Http2(http2::SendRequest<ClientBody>),
 }
 
-/// The stream itself, and what was read from it, for when the server agrees to another protocol.
+/// A connection, and what gives it requests.
 #[derive(Debug)]
-struct Upgrade {
-    wanted: Rc<Cell<bool>>,
-    stream: oneshot::Receiver<(TcpStream, Bytes)>,
+struct Http1 {
+    sender: http1::SendRequest<ClientBody>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It goes on when it is driven.
+    Open(http1::Connection<ServerStream, ClientBody>),
+    /// It goes on by itself.
+    Detached,
+    /// It has ended as it should: the stream may speak something else now.
+    Ended(http1::Connection<ServerStream, ClientBody>),
+    Failed,
+}
+
+impl Http1 {
+    /// Reads and writes what can be. What goes wrong is told to whoever waits for an answer, or concerns nobody.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let State::Open(connection) = &mut self.state else { return };
+        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+            self.state = match (ended, mem::replace(&mut self.state, State::Failed)) {
+                (Ok(()), State::Open(connection)) => State::Ended(connection),
+                _ => State::Failed,
+            };
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.state, State::Ended(_) | State::Failed) || self.sender.is_closed()
+    }
 }
 
 impl Sender {
@@ -132,15 +169,22 @@ impl Sender {
 
     fn is_closed(&self) -> bool {
         match self {
-            Self::Http1(sender, _) => sender.is_closed(),
+            Self::Http1(one) => one.is_closed(),
             Self::Http2(sender) => sender.is_closed(),
         }
     }
 
     fn is_ready(&self) -> bool {
         match self {
-            Self::Http1(sender, _) => sender.is_ready(),
+            Self::Http1(one) => !one.is_closed() && one.sender.is_ready(),
             Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    /// Lets a connection do what it can without being waited for.
+    fn drive_unwatched(&mut self) {
+        if let Self::Http1(one) = self {
+            one.drive(&mut Context::from_waker(Waker::noop()));
         }
     }
 
@@ -162,15 +206,11 @@ impl Lease {
         stream: TcpStream,
         protocol: ServerProtocol,
     ) -> hyper::Result<Self> {
-        let io = TokioIo::new(stream);
+        let io = ServerStream::new(stream);
         let sender = match protocol {
             ServerProtocol::Http1 => {
                 let (sender, connection) = http1::handshake(io).await?;
-                let (wants, stream) = oneshot::channel();
-                let wanted = Rc::new(Cell::new(false));
-                spawn_local(run(connection, Rc::clone(&wanted), wants));
-                let upgrade = Upgrade { wanted, stream };
-                Sender::Http1(sender, upgrade)
+                Sender::Http1(Box::new(Http1 { sender, state: State::Open(connection) }))
             }
             ServerProtocol::H2 => {
                 let (sender, connection) = http2::Builder::new(Local)
@@ -191,39 +231,76 @@ impl Lease {
         request: Request<ClientBody>,
     ) -> Result<Response<Incoming>, Box<Unanswered>> {
         let answer = match &mut self.sender {
-            Sender::Http1(sender, _) => sender.try_send_request(request).await,
+            Sender::Http1(one) => {
+                let mut answer = pin!(one.sender.try_send_request(request));
+                poll_fn(|cx| {
+                    one.drive(cx);
+                    // What the answer waits for is done by the line above.
+                    answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                })
+                .await
+            }
             Sender::Http2(sender) => sender.try_send_request(request).await,
         };
         answer.map_err(Box::new)
     }
 
-    /// Gives the stream itself, once the server has agreed to another protocol; nothing for HTTP/2.
-    pub(super) fn upgraded(self) -> Option<oneshot::Receiver<(TcpStream, Bytes)>> {
-        match self.sender {
-            Sender::Http1(_, upgrade) => Some(upgrade.stream),
-            Sender::Http2(_) => None,
+    /// Asks for more of the body of an answer.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Incoming,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Sender::Http1(one) = &mut self.sender else { return Pin::new(body).poll_frame(cx) };
+        // A small body has come with the header.
+        let unwatched = &mut Context::from_waker(Waker::noop());
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(unwatched) {
+            return Poll::Ready(frame);
+        }
+        one.drive(cx);
+        Pin::new(body).poll_frame(unwatched)
+    }
+
+    /// Whether it will take another request without being driven.
+    fn may_be_kept(&mut self) -> bool {
+        // It may have to note first that the one before is over.
+        if !self.sender.is_ready() {
+            self.sender.drive_unwatched();
+        }
+        let goes_on = match &self.sender {
+            Sender::Http1(one) => matches!(one.state, State::Detached),
+            Sender::Http2(_) => true,
+        };
+        !self.sender.is_closed() && (goes_on || self.sender.is_ready())
+    }
+
+    /// Has the connection go on by itself: there is more of the request to be sent, whether or not anybody takes the answer.
+    pub(super) fn detach(&mut self) {
+        let Sender::Http1(one) = &mut self.sender else { return };
+        if let State::Open(mut connection) = mem::replace(&mut one.state, State::Detached) {
+            // What goes wrong is told to whoever waits for an answer, or concerns nobody.
+            spawn_local(async move {
+                let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+            });
         }
     }
 
-    /// Keeps the stream if the server agrees to another protocol: it ends as an HTTP connection then.
-    pub(super) fn expect_upgrade(&self) {
-        if let Sender::Http1(_, upgrade) = &self.sender {
-            upgrade.wanted.set(true);
-        }
-    }
-}
-
-async fn run(
-    mut connection: http1::Connection<TokioIo<TcpStream>, ClientBody>,
-    wanted: Rc<Cell<bool>>,
-    stream: oneshot::Sender<(TcpStream, Bytes)>,
-) {
-    // What goes wrong here has been told to whoever waited for an answer, or concerns nobody.
-    let ended = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
-    if wanted.get() && ended.is_ok() {
-        let parts = connection.into_parts();
-        // If nobody wants it any more, it is closed.
-        let _ = stream.send((parts.io.into_inner(), parts.read_buf));
+    /// Gives the stream itself and what was read from it, once the server has agreed to another protocol. Nothing for HTTP/2.
+    pub(super) async fn upgraded(self) -> Option<(TcpStream, Bytes)> {
+        let Sender::Http1(mut one) = self.sender else { return None };
+        let connection = poll_fn(|cx| {
+            one.drive(cx);
+            match mem::replace(&mut one.state, State::Failed) {
+                State::Ended(connection) => Poll::Ready(Some(connection)),
+                State::Open(connection) => {
+                    one.state = State::Open(connection);
+                    Poll::Pending
+                }
+                State::Detached | State::Failed => Poll::Ready(None),
+            }
+        });
+        let parts = connection.await?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
     }
 }
 

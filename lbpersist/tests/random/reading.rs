@@ -165,7 +165,7 @@ fn fields(bytes: &[u8]) {
     assert!(map.get_all(header::COOKIE).iter().count() <= 1);
     let client = IpAddr::from([192, 0, 2, 1]);
     for how in [Forwarded::Append, Forwarded::Set] {
-        headers::forwarded(&mut map, client, how, ForwardedFields::Both);
+        headers::forwarded(&mut map, &headers::Told::of(client), how, ForwardedFields::Both);
         let last = map.get_all("x-forwarded-for").iter().next_back().map(HeaderValue::as_bytes);
         assert!(last.is_some_and(|last| last.ends_with(b"192.0.2.1")));
     }
