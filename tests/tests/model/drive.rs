@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{Debug, Display, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use lbpersist::datapath::address::from_map;
 use lbpersist_common::{
     connection::ConnectionKey,
     counter::Event as Counted,
@@ -15,15 +17,15 @@ use lbpersist_common::{
     server::Binding,
     tcp::flag,
 };
-use lbpersist_tests::{packet::Packet, rig::Rig};
+use lbpersist_tests::{packet::Packet, rig::Rig, topology::Family};
 
 use crate::{
     events::{Case, Event, Plan, SERVERS, Who},
     rules::{
-        Answer, CLOSING_IDLE, Down, Flow, HANDSHAKE_IDLE, Key, MILLISECOND, Pool, Rules, SECOND,
-        SLOTS, Says, Server, Service, State, TCP_IDLE, UDP_IDLE,
+        Answer, Budget, CLOSING_IDLE, Down, Flow, HANDSHAKE_IDLE, Key, MILLISECOND, OnLimit, Pool,
+        Rules, SECOND, SLOTS, Says, Server, Service, State, TCP_IDLE, UDP_IDLE,
     },
-    setup::V4,
+    setup::{V4, V6, server_address},
 };
 
 /// Clients: some share a /24.
@@ -35,11 +37,22 @@ const CLIENTS: [Ipv4Addr; 6] = [
     Ipv4Addr::new(172, 16, 3, 9),
     Ipv4Addr::new(172, 17, 0, 1),
 ];
+/// The same of IPv6: some share a /64.
+const CLIENTS_V6: [Ipv6Addr; 6] = [
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc, 1, 0, 0, 0, 7),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc, 1, 0, 0, 0, 8),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc, 2, 0, 0, 0, 7),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc, 3, 0, 0, 0, 7),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xc, 3, 9, 0, 0, 7),
+    Ipv6Addr::new(0x2001, 0xdb8, 0xd, 0, 0, 0, 0, 1),
+];
 const POOLS: [&str; 2] = ["a", "b"];
 /// The number of a pool's UDP service; 0 and 1 are TCP.
 const UDP: usize = 2;
-/// Where the virtual clock begins.
+/// Where the virtual clock begins, and how much later at each further case: what is spent of a budget is not forgotten otherwise.
 const START: u64 = 100_000 * SECOND;
+const LATER: u64 = 10_000 * SECOND;
+static CASES: AtomicU64 = AtomicU64::new(0);
 const TENTH: u64 = 100 * MILLISECOND;
 
 type Check = Result<(), String>;
@@ -76,14 +89,18 @@ pub(crate) fn run(rig: &mut Rig, case: &Case) -> Result<(), Found> {
 }
 
 fn begin<'rig>(rig: &'rig mut Rig, case: &Case) -> Result<Run<'rig>, String> {
-    let rules = Rules::new(case.pools.iter().enumerate().map(|(n, plan)| pool(n, plan)).collect());
-    rig.set_clock(START);
-    rig.reset(&text(&rules.pools)).map_err(told)?;
+    let [all, of_prefix] = case.budget;
+    let budget = Budget::new(all, of_prefix);
+    let pools = case.pools.iter().enumerate().map(|(n, plan)| pool(n, plan)).collect();
+    let rules = Rules::new(pools, budget);
+    let start = START + CASES.fetch_add(1, Relaxed) * LATER;
+    rig.set_clock(start);
+    rig.reset(&text(&rules.pools, &rules.budget)).map_err(told)?;
     let faults = faults(rig)?;
     let mut run = Run {
         rig,
         rules,
-        now: START,
+        now: start,
         met: BTreeMap::new(),
         services: BTreeMap::new(),
         scopes: BTreeMap::new(),
@@ -111,6 +128,7 @@ impl Run<'_> {
                 self.answer(flow, Says::Fin)?;
                 self.segment(flow, Says::Nothing)?;
             }
+            Event::Datagram(Who(_, _, pool, _)) if self.rules.pools[self.pool(pool)].limit > 0 => {}
             Event::Datagram(who) => self.datagram(who)?,
             Event::Pass(tenths) => self.now = self.now / TENTH * TENTH + u64::from(tenths) * TENTH,
             Event::Sweep => self.sweep()?,
@@ -151,28 +169,29 @@ impl Run<'_> {
     fn syn(&mut self, flow: Flow) -> Check {
         let now = self.tick()?;
         let expected = self.rules.syn(flow, now);
-        self.forwarded(flow, &tcp(flow, flag::SYN), expected)
+        self.forwarded(flow, &self.tcp(flow, flag::SYN), expected)
     }
 
     fn segment(&mut self, flow: Flow, says: Says) -> Check {
         let now = self.tick()?;
         let expected = self.rules.segment(flow, says, now);
-        self.forwarded(flow, &tcp(flow, flags(says)), expected)
+        self.forwarded(flow, &self.tcp(flow, flags(says)), expected)
     }
 
     fn datagram(&mut self, Who(client, port, pool, _): Who) -> Check {
         let flow = self.flow(Who(client, port, pool, 2));
         let now = self.tick()?;
         let expected = self.rules.datagram(flow, now);
-        self.forwarded(flow, &Packet::udp(from(flow), to(flow.service)), expected)
+        self.forwarded(flow, &Packet::udp(from(flow), self.at(flow.service)), expected)
     }
 
     /// The server's segment to a client that met it; without one nothing happens.
     fn answer(&mut self, flow: Flow, says: Says) -> Check {
         let now = self.tick()?;
         let Some(&host) = self.met.get(&flow) else { return Ok(()) };
-        let service = to(flow.service);
-        let server = SocketAddr::new(address(host), service.port());
+        let service = self.at(flow.service);
+        let family = self.rules.pools[flow.service.pool].family;
+        let server = SocketAddr::new(server_address(family, host), service.port());
         // To a client that has only begun, a server says SYN.
         let opens = says == Says::Nothing && self.rules.handshakes.contains_key(&flow);
         let opening = if opens { flag::SYN } else { 0 };
@@ -184,8 +203,14 @@ impl Run<'_> {
         }
         self.rules.answer(flow, says, now);
         same("an answer is", &outcome.reason, &Reason::Returned)?;
-        let IpAddr::V4(source) = service.ip() else { return Ok(()) };
-        same("it comes from", &outcome.packet[26..30], &source.octets()[..])
+        match service.ip() {
+            IpAddr::V4(source) => {
+                same("it comes from", &outcome.packet[26..30], &source.octets()[..])
+            }
+            IpAddr::V6(source) => {
+                same("it comes from", &outcome.packet[22..38], &source.octets()[..])
+            }
+        }
     }
 
     /// Sends a client's packet and compares where it goes.
@@ -193,10 +218,18 @@ impl Run<'_> {
         let outcome = self.rig.send(&packet.bytes()).map_err(told)?;
         let found = match outcome.reason {
             Reason::Forwarded => {
-                let host = outcome.packet[33];
+                let family = self.rules.pools[flow.service.pool].family;
+                let host = number(family, outcome.packet[if family == V4 { 33 } else { 53 }]);
                 self.met.insert(flow, host);
+                if let Answer::ToOneOf(hosts) = &expected
+                    && hosts.contains(&host)
+                {
+                    self.rules.chose(&flow, host);
+                    return Ok(());
+                }
                 Answer::To(host)
             }
+            Reason::ServerFull => Answer::Full,
             Reason::ServerDown => Answer::Refused,
             Reason::ServerGone => Answer::Reset,
             Reason::NoServer => Answer::Nobody,
@@ -251,10 +284,11 @@ impl Run<'_> {
         self.rig.down.clear();
         for (pool, name) in self.rules.pools.iter().zip(POOLS) {
             let down = pool.servers.iter().filter(|server| !server.removed && !server.up);
-            let keys = down.map(|server| (name.to_owned(), address(server.host), None));
+            let keys = down
+                .map(|server| (name.to_owned(), server_address(pool.family, server.host), None));
             self.rig.down.extend(keys);
         }
-        self.rig.configure(&text(&self.rules.pools)).map(drop).map_err(told)
+        self.rig.configure(&text(&self.rules.pools, &self.rules.budget)).map(drop).map_err(told)
     }
 
     fn flush(&mut self, number: u8) -> Check {
@@ -363,7 +397,7 @@ impl Run<'_> {
         for pool in 0..self.rules.pools.len() {
             for number in 0..=UDP {
                 let service = Service { pool, number };
-                let at = to(service);
+                let at = self.at(service);
                 let services = &self.rig.data_path().actual().services;
                 let (_, found) = services
                     .iter()
@@ -380,19 +414,21 @@ impl Run<'_> {
     fn key(&self, key: &EntryKey) -> Result<Key, String> {
         let scope = self.scopes.get(&key.scope);
         let &(pool, service) = scope.ok_or_else(|| format!("no service has {key:?}"))?;
-        Ok(Key { client: key.client.ipv4_octets().into(), pool, service })
+        Ok(Key { client: from_map(key.client), pool, service })
     }
 
     fn known(&self, client: Address, port: u16, service: u32) -> Result<Flow, String> {
         let service = self.services.get(&service);
         let service = *service.ok_or_else(|| format!("no service has {service:?}"))?;
-        Ok(Flow { client: client.ipv4_octets().into(), port, service })
+        Ok(Flow { client: from_map(client), port, service })
     }
 
     /// The server a binding of the program means, if it is still there.
     fn host(&mut self, binding: Binding) -> Option<u8> {
         let server = self.rig.data_path().actual().servers.get(&binding.server)?;
-        (server.generation == binding.generation).then_some(server.address.bytes[15])
+        let family = if server.address.is_ipv4() { V4 } else { V6 };
+        let host = number(family, server.address.bytes[15]);
+        (server.generation == binding.generation).then_some(host)
     }
 
     /// The same for one of the rules.
@@ -407,9 +443,26 @@ impl Run<'_> {
 
     fn flow(&self, Who(client, port, pool, service): Who) -> Flow {
         let service = Service { pool: self.pool(pool), number: service.into() };
-        let client = CLIENTS[usize::from(client) % CLIENTS.len()];
+        let client = usize::from(client) % CLIENTS.len();
+        let client: IpAddr = match self.rules.pools[service.pool].family {
+            Family::V4 => CLIENTS[client].into(),
+            Family::V6 => CLIENTS_V6[client].into(),
+        };
         Flow { client, port: 40_000 + u16::from(port), service }
     }
+
+    fn at(&self, service: Service) -> SocketAddr {
+        at(&self.rules.pools[service.pool], service)
+    }
+
+    fn tcp(&self, flow: Flow, flags: u8) -> Packet {
+        Packet::tcp(from(flow), self.at(flow.service), flags)
+    }
+}
+
+/// The number of a host by the last byte of its address: an IPv6 address has its figures as hexadecimal ones.
+fn number(family: Family, last: u8) -> u8 {
+    if family == V4 { last } else { last / 16 * 10 + last % 16 }
 }
 
 fn same<T: PartialEq + Debug + ?Sized>(what: &str, found: &T, expected: &T) -> Check {
@@ -440,25 +493,17 @@ fn flags(says: Says) -> u8 {
         }
 }
 
-fn tcp(flow: Flow, flags: u8) -> Packet {
-    Packet::tcp(from(flow), to(flow.service), flags)
-}
-
 fn from(flow: Flow) -> SocketAddr {
     (flow.client, flow.port).into()
 }
 
-fn to(service: Service) -> SocketAddr {
+fn at(pool: &Pool, service: Service) -> SocketAddr {
     let port = [80, 81, 53][service.number] + if service.pool == 0 { 0 } else { 10 };
-    V4.service(port)
+    pool.family.service(port)
 }
 
 fn host(pool: usize, place: u8) -> u8 {
     11 + place % SERVERS + if pool == 0 { 0 } else { SERVERS }
-}
-
-fn address(host: u8) -> IpAddr {
-    IpAddr::from([10, 0, 0, host])
 }
 
 fn pool(number: usize, plan: &Plan) -> Pool {
@@ -468,9 +513,17 @@ fn pool(number: usize, plan: &Plan) -> Pool {
         up: true,
         removed: false,
     });
+    let mask = match (plan.ipv6, plan.mask) {
+        (false, mask) => mask,
+        (true, 32) => 128,
+        (true, _) => 64,
+    };
     Pool {
+        family: if plan.ipv6 { V6 } else { V4 },
+        limit: plan.limit,
+        on_limit: plan.on_limit,
         timeout: plan.timeout * MILLISECOND,
-        mask: plan.mask,
+        mask,
         shared: plan.shared,
         down: plan.down,
         resets: plan.resets,
@@ -479,7 +532,7 @@ fn pool(number: usize, plan: &Plan) -> Pool {
 }
 
 /// The configuration of these pools.
-pub(crate) fn text(pools: &[Pool]) -> String {
+pub(crate) fn text(pools: &[Pool], budget: &Budget) -> String {
     let ms = |time: u64| format!("\"{}ms\"", time / MILLISECOND);
     let mut text = format!(
         "[data_path]\nring_size = {SLOTS}\nentry_table = 1024\nconnection_table = 1024\n\
@@ -489,6 +542,11 @@ pub(crate) fn text(pools: &[Pool]) -> String {
         ms(HANDSHAKE_IDLE),
         ms(UDP_IDLE)
     );
+    let _ = writeln!(
+        text,
+        "[flood_limits]\nnew_clients = {}\nnew_clients_of_prefix = {}\nipv4_prefix = 24\nipv6_prefix = 48",
+        budget.all, budget.of_prefix
+    );
     for (number, (pool, name)) in pools.iter().zip(POOLS).enumerate() {
         let down = match pool.down {
             Down::Immediate => "immediate",
@@ -497,21 +555,33 @@ pub(crate) fn text(pools: &[Pool]) -> String {
         };
         let timeout = if pool.timeout == 0 { "\"0\"".to_owned() } else { ms(pool.timeout) };
         let scope = if pool.shared { "pool" } else { "virtual-service" };
-        let mask = pool.mask;
+        let mask = match pool.family {
+            Family::V4 => format!("ipv4_mask = {}", pool.mask),
+            Family::V6 => format!("ipv6_mask = {}", pool.mask),
+        };
+        let on_limit = match pool.on_limit {
+            OnLimit::Spill => "spill",
+            OnLimit::Exceed => "exceed",
+            OnLimit::Reject => "reject",
+        };
         let _ = writeln!(
             text,
-            "[[persistence_profile]]\nname = \"{name}\"\ntimeout = {timeout}\nipv4_mask = {mask}\n\
+            "[[persistence_profile]]\nname = \"{name}\"\ntimeout = {timeout}\n{mask}\n\
              scope = \"{scope}\"\nserver_down = \"{down}\"\n[[pool]]\nname = \"{name}\"\n\
-             persistence_profile = \"{name}\"\nreset_connections = {}\nservers = [",
+             persistence_profile = \"{name}\"\non_limit = \"{on_limit}\"\nreset_connections = {}\nservers = [",
             pool.resets
         );
         for server in pool.servers.iter().filter(|server| !server.removed) {
-            let (address, weight) = (address(server.host), server.weight);
-            let _ = writeln!(text, "  {{ address = \"{address}\", weight = {weight} }},");
+            let (address, weight) = (server_address(pool.family, server.host), server.weight);
+            let limit = match pool.limit {
+                0 => String::new(),
+                limit => format!(", max_connections = {limit}"),
+            };
+            let _ = writeln!(text, "  {{ address = \"{address}\", weight = {weight}{limit} }},");
         }
         text += "]\n";
         for service in 0..=UDP {
-            let at = to(Service { pool: number, number: service });
+            let at = at(pool, Service { pool: number, number: service });
             let protocol = if service == UDP { "udp" } else { "tcp" };
             let _ = writeln!(
                 text,

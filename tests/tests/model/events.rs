@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use crate::rules::{Down, Says};
+use crate::rules::{Down, OnLimit, Says};
 
 /// Servers that a pool can have.
 pub(crate) const SERVERS: u8 = 4;
@@ -11,6 +11,8 @@ pub(crate) const SERVERS: u8 = 4;
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) pools: Vec<Plan>,
+    /// New clients without proof in a second, in all and of a prefix.
+    pub(crate) budget: [u32; 2],
     pub(crate) events: Vec<Event>,
 }
 
@@ -19,7 +21,13 @@ pub(crate) struct Case {
 pub(crate) struct Plan {
     /// Of the profile, in milliseconds.
     pub(crate) timeout: u64,
+    /// Whether services, servers and clients are IPv6.
+    pub(crate) ipv6: bool,
+    /// Of IPv4 clients; those of IPv6 have a mask of 128 or, below 32, 64 bits.
     pub(crate) mask: u8,
+    /// Connections that each server may have; 0 for any number.
+    pub(crate) limit: u32,
+    pub(crate) on_limit: OnLimit,
     pub(crate) shared: bool,
     pub(crate) down: Down,
     pub(crate) resets: bool,
@@ -63,7 +71,12 @@ pub(crate) enum Event {
 pub(crate) fn cases() -> impl Strategy<Value = Case> {
     // A restart loads the program anew, which takes as long as two hundred packets.
     let event = prop_oneof![300 => event(), 1 => Just(Event::Restart)];
-    (vec(plan(), 1..=2), vec(event, 30..=80)).prop_map(|(pools, events)| Case { pools, events })
+    let budget = prop_oneof![3 => Just([1_000, 1_000]), 1 => Just([3, 2]), 1 => Just([1, 5])];
+    (vec(plan(), 1..=2), budget, vec(event, 30..=80)).prop_map(|(pools, budget, events)| Case {
+        pools,
+        budget,
+        events,
+    })
 }
 
 fn plan() -> impl Strategy<Value = Plan> {
@@ -72,10 +85,13 @@ fn plan() -> impl Strategy<Value = Plan> {
     let down =
         prop_oneof![3 => Just(Down::Immediate), 2 => Just(Down::Never), 1 => Just(Down::Continue)];
     let weights = vec(weight(), 2..=usize::from(SERVERS));
-    (timeout, mask, any::<bool>(), down, any::<bool>(), weights).prop_map(
-        |(timeout, mask, shared, down, resets, mut weights)| {
+    let limit = prop_oneof![3 => Just(0_u32), 2 => 1_u32..=3];
+    let on_limit = prop_oneof![Just(OnLimit::Spill), Just(OnLimit::Exceed), Just(OnLimit::Reject)];
+    let kept = (timeout, any::<bool>(), mask, any::<bool>(), down, any::<bool>());
+    (kept, limit, on_limit, weights).prop_map(
+        |((timeout, ipv6, mask, shared, down, resets), limit, on_limit, mut weights)| {
             weights[0] = weights[0].max(1);
-            Plan { timeout, mask, shared, down, resets, weights }
+            Plan { timeout, ipv6, mask, limit, on_limit, shared, down, resets, weights }
         },
     )
 }

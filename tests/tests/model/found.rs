@@ -2,7 +2,7 @@
 
 use crate::{
     events::{Case, Event::*, Plan, Who},
-    rules::{Down, Says},
+    rules::{Down, OnLimit, Says},
 };
 
 /// What each shows, and what happens.
@@ -12,6 +12,7 @@ pub(crate) fn cases() -> Vec<(&'static str, Case)> {
         (
             "a TCP connection that closes ends no UDP flow of the same entry",
             Case {
+                budget: [1_000, 1_000],
                 pools: vec![Plan { shared: true, ..plan() }],
                 events: vec![
                     Open(who),
@@ -26,6 +27,7 @@ pub(crate) fn cases() -> Vec<(&'static str, Case)> {
         (
             "a connection that was suspected before its client closed is not taken for silent later",
             Case {
+                budget: [1_000, 1_000],
                 pools: vec![plan()],
                 events: vec![
                     Open(who),
@@ -44,6 +46,7 @@ pub(crate) fn cases() -> Vec<(&'static str, Case)> {
         (
             "never refuses a client from the port of its open connection, also without an entry",
             Case {
+                budget: [1_000, 1_000],
                 pools: vec![Plan { down: Down::Never, ..plan() }],
                 events: vec![Open(who), Turn(0, 0), Turn(0, 1), Turn(0, 2), FlushAll, Syn(who)],
             },
@@ -54,7 +57,10 @@ pub(crate) fn cases() -> Vec<(&'static str, Case)> {
 fn plan() -> Plan {
     Plan {
         timeout: 10_050,
+        ipv6: false,
         mask: 32,
+        limit: 0,
+        on_limit: OnLimit::Spill,
         shared: false,
         down: Down::Immediate,
         resets: false,

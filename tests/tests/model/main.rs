@@ -78,7 +78,7 @@ fn what_was_found_stays_mended() {
 }
 
 fn rig() -> Option<Rig> {
-    Rig::new(&drive::text(&[]), setup::network())
+    Rig::new(&drive::text(&[], &rules::Budget::default()), setup::network())
 }
 
 /// Leaves out whatever the disagreement does not need. proptest would change the events as well, one by one and slowly, which

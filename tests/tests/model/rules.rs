@@ -6,11 +6,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use lbpersist::balance::maglev::{self, Member};
-use lbpersist_common::{hash, net::Address, recent, ring::slot_of};
+use lbpersist::{
+    balance::maglev::{self, Member},
+    datapath::address::to_map,
+};
+use lbpersist_common::{hash, recent, ring::slot_of};
+use lbpersist_tests::topology::Family;
+
+use crate::setup::server_address;
 
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLISECOND;
@@ -42,7 +48,7 @@ pub(crate) struct Service {
 /// One client, port and service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Flow {
-    pub(crate) client: Ipv4Addr,
+    pub(crate) client: IpAddr,
     pub(crate) port: u16,
     pub(crate) service: Service,
 }
@@ -50,7 +56,7 @@ pub(crate) struct Flow {
 /// Whose entry it is: a masked client, at a service or at the whole pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    pub(crate) client: Ipv4Addr,
+    pub(crate) client: IpAddr,
     pub(crate) pool: usize,
     pub(crate) service: Option<usize>,
 }
@@ -63,9 +69,22 @@ pub(crate) enum Down {
     Continue,
 }
 
+/// `on_limit` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnLimit {
+    Spill,
+    Exceed,
+    Reject,
+}
+
 /// A pool and its profile. Servers are known by their places; one that was removed keeps its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
+    pub(crate) family: Family,
+    /// Connections that each server may have; 0 for any number. Such a pool has no datagrams: their ends are seen by the sweep
+    /// alone.
+    pub(crate) limit: u32,
+    pub(crate) on_limit: OnLimit,
     pub(crate) timeout: u64,
     pub(crate) mask: u8,
     pub(crate) shared: bool,
@@ -84,9 +103,13 @@ pub(crate) struct Server {
 }
 
 /// Where a client's packet goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     To(u8),
+    /// To one of these, the least loaded ones.
+    ToOneOf(BTreeSet<u8>),
+    /// Every server that it may have is full.
+    Full,
     /// Its server is down and it may have no other.
     Refused,
     /// The server of its connection is gone.
@@ -151,6 +174,18 @@ pub(crate) struct Handshake {
     started: u64,
     /// Whether the server has answered, so that the client can have seen its number.
     answered: bool,
+    /// The client was bound to another server, which was full.
+    spilled: bool,
+}
+
+/// The budget of new clients that have not proven their address: of windows of 2^30 nanoseconds, in all and by prefix.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    pub(crate) all: u32,
+    pub(crate) of_prefix: u32,
+    window: u64,
+    spent: u32,
+    spent_of_prefix: BTreeMap<IpAddr, u32>,
 }
 
 /// What a binding is worth.
@@ -167,7 +202,44 @@ pub(crate) struct Rules {
     pub(crate) entries: BTreeMap<Key, Entry>,
     pub(crate) connections: BTreeMap<Flow, Connection>,
     pub(crate) handshakes: BTreeMap<Flow, Handshake>,
+    pub(crate) budget: Budget,
     epochs: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(all: u32, of_prefix: u32) -> Self {
+        Self { all, of_prefix, ..Self::default() }
+    }
+
+    /// Whether a record may be made for that client.
+    fn allows(&mut self, client: IpAddr, now: u64) -> bool {
+        if self.window != now >> 30 {
+            *self = Self { window: now >> 30, ..Self::new(self.all, self.of_prefix) };
+        }
+        let prefix = masked(client, if client.is_ipv4() { 24 } else { 48 });
+        let spent = self.spent_of_prefix.entry(prefix).or_default();
+        if *spent == self.of_prefix {
+            return false;
+        }
+        *spent += 1;
+        let is_left = self.spent < self.all;
+        self.spent += u32::from(is_left);
+        is_left
+    }
+}
+
+/// The first bits of an address, as it is written.
+fn masked(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let all = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(address) & all).into())
+        }
+        IpAddr::V6(address) => {
+            let all = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(address) & all).into())
+        }
+    }
 }
 
 impl Pool {
@@ -185,12 +257,11 @@ impl Pool {
         }
     }
 
-    fn masked(&self, client: Ipv4Addr) -> Ipv4Addr {
-        let all = u32::MAX.checked_shl(32 - u32::from(self.mask)).unwrap_or(0);
-        Ipv4Addr::from(u32::from(client) & all)
+    fn masked(&self, client: IpAddr) -> IpAddr {
+        masked(client, self.mask)
     }
 
-    /// The place of the server that a new client meets.
+    /// The place of the server that the ring picks.
     fn pick(&self, flow: &Flow) -> Option<usize> {
         let new = |server: &Server| !server.removed && server.up && server.weight > 0;
         let members: Vec<Member> = self
@@ -199,16 +270,16 @@ impl Pool {
             .enumerate()
             .filter(|(_, server)| new(server))
             .map(|(place, server)| Member {
-                address: Address::from_ipv4([10, 0, 0, server.host]),
+                address: to_map(server_address(self.family, server.host)),
                 port: 0,
                 weight: u32::from(server.weight),
                 number: u16::try_from(place + 1).expect("few servers"),
             })
             .collect();
         let hash = if self.is_persistent() {
-            hash::client(&Address::from_ipv4(self.masked(flow.client).octets()), 0)
+            hash::client(&to_map(self.masked(flow.client)), 0)
         } else {
-            hash::client(&Address::from_ipv4(flow.client.octets()), flow.port)
+            hash::client(&to_map(flow.client), flow.port)
         };
         let number = maglev::ring(&members, SLOTS)[slot_of(hash, SLOTS) as usize];
         usize::from(number).checked_sub(1)
@@ -238,12 +309,13 @@ impl Entry {
 }
 
 impl Rules {
-    pub(crate) fn new(pools: Vec<Pool>) -> Self {
+    pub(crate) fn new(pools: Vec<Pool>, budget: Budget) -> Self {
         Self {
             pools,
             entries: BTreeMap::new(),
             connections: BTreeMap::new(),
             handshakes: BTreeMap::new(),
+            budget,
             epochs: 0,
         }
     }
@@ -265,14 +337,71 @@ impl Rules {
         {
             return self.to(&flow, handshake.server);
         }
-        let server = match self.bound(&flow, now) {
-            Some((server, Standing::Usable)) => Some(server),
+        let mut spilled = false;
+        match self.bound(&flow, now) {
+            Some((server, Standing::Usable)) => {
+                let full = self.is_full(flow.service.pool, server);
+                match self.pool(&flow).on_limit {
+                    OnLimit::Reject if full => return Answer::Full,
+                    OnLimit::Spill if full => spilled = true,
+                    _ => return self.begin(flow, server, spilled, now),
+                }
+            }
             Some((_, Standing::Refused)) => return Answer::Refused,
-            Some((_, Standing::Gone)) | None => self.pool(&flow).pick(&flow),
-        };
-        let Some(server) = server else { return Answer::Nobody };
-        self.handshakes.insert(flow, Handshake { server, started: now, answered: false });
+            Some((_, Standing::Gone)) | None => {}
+        }
+        let Some(pick) = self.pool(&flow).pick(&flow) else { return Answer::Nobody };
+        if !self.is_full(flow.service.pool, pick) {
+            return self.begin(flow, pick, spilled, now);
+        }
+        let best = self.least_loaded(flow.service.pool);
+        let Some(&first) = best.first() else { return Answer::Full };
+        // Which of them it is, [`Rules::chose`] says.
+        self.begin(flow, first, spilled, now);
+        let hosts = best.iter().map(|&place| self.pool(&flow).servers[place].host);
+        Answer::ToOneOf(hosts.collect())
+    }
+
+    /// Which of the servers that [`Answer::ToOneOf`] names the client met.
+    pub(crate) fn chose(&mut self, flow: &Flow, host: u8) {
+        let servers = &self.pool(flow).servers;
+        let met = |server: &Server| server.host == host && !server.removed;
+        let place = servers.iter().position(met).expect("it is one of these");
+        self.handshakes.get_mut(flow).expect("its SYN was forwarded").server = place;
+    }
+
+    fn begin(&mut self, flow: Flow, server: usize, spilled: bool, now: u64) -> Answer {
+        let new = Handshake { server, started: now, answered: false, spilled };
+        self.handshakes.insert(flow, new);
         self.to(&flow, server)
+    }
+
+    /// Open connections of a server.
+    fn load(&self, pool: usize, server: usize) -> u32 {
+        let open = self.connections.iter().filter(|(flow, known)| {
+            flow.service.pool == pool && known.server == server && known.state != State::Closed
+        });
+        u32::try_from(open.count()).expect("few connections")
+    }
+
+    fn is_full(&self, pool: usize, server: usize) -> bool {
+        let limit = self.pools[pool].limit;
+        limit != 0 && self.load(pool, server) >= limit
+    }
+
+    /// The servers with room that have the least to do for their weight.
+    fn least_loaded(&self, pool: usize) -> Vec<usize> {
+        let servers = self.pools[pool].servers.iter().enumerate();
+        let open = |place| u64::from(self.load(pool, place)) + 1;
+        let able: Vec<(usize, u64, u64)> = servers
+            .filter(|(_, server)| !server.removed && server.up && server.weight > 0)
+            .filter(|(place, _)| !self.is_full(pool, *place))
+            .map(|(place, server)| (place, open(place), u64::from(server.weight)))
+            .collect();
+        let no_worse = |(_, one, weight): &(usize, u64, u64)| {
+            able.iter().all(|(_, other, other_weight)| one * other_weight <= other * weight)
+        };
+        able.iter().filter(|server| no_worse(server)).map(|(place, ..)| *place).collect()
     }
 
     /// Any other segment of a client; all of them acknowledge.
@@ -290,7 +419,7 @@ impl Rules {
                 self.handshakes.remove(&flow);
             }
             if says != Says::Rst && handshake.answered {
-                self.finish(flow, handshake.server, says, now);
+                self.finish(flow, &handshake, says, now);
             }
         }
         let bound = |server| (server, self.standing(&flow, server));
@@ -336,7 +465,14 @@ impl Rules {
             Some((_, Standing::Refused)) => return Answer::Refused,
             Some((_, Standing::Gone)) | None => {}
         }
-        let Some(server) = self.pool(&flow).pick(&flow) else { return Answer::Nobody };
+        let Some(server) = self.pool(&flow).pick(&flow) else {
+            // It is asked for all the same.
+            let _ = self.budget.allows(flow.client, now);
+            return Answer::Nobody;
+        };
+        if !self.budget.allows(flow.client, now) {
+            return self.to(&flow, server);
+        }
         if self.pool(&flow).is_persistent() {
             self.bind(&flow, server, 0, now + UDP_LASTS);
         } else {
@@ -474,15 +610,15 @@ impl Rules {
     }
 
     /// The client has answered: it has a connection from here on, and an entry.
-    fn finish(&mut self, flow: Flow, server: usize, says: Says, now: u64) {
-        let key = self.key(&flow);
+    fn finish(&mut self, flow: Flow, handshake: &Handshake, says: Says, now: u64) {
+        let (server, key) = (handshake.server, self.key(&flow));
         let counted = self.pool(&flow).is_persistent().then(|| match self.bound(&flow, now) {
-            Some((_, Standing::Usable | Standing::Refused)) => {
+            Some((_, Standing::Usable | Standing::Refused)) if !handshake.spilled => {
                 let entry = self.entries.get_mut(&key).expect("it binds");
                 entry.open += 1;
                 (key, entry.epoch)
             }
-            Some((_, Standing::Gone)) | None => (key, self.bind(&flow, server, 1, now)),
+            _ => (key, self.bind(&flow, server, 1, now)),
         });
         let state = State::Established;
         let (heard, noted, suspected) = (now, [now; 2], None);
