@@ -62,10 +62,6 @@ use crate::{
 /// Connections that wait to be accepted, for each listener.
 const BACKLOG: i32 = 4096;
 
-/// Sockets that a worker looks at before it serves them. With many at a time each is out of the caches when its turn comes, and
-/// more connections to servers are in use than they can answer.
-const EVENTS: usize = 64;
-
 /// Why the proxy cannot do what is configured.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -250,9 +246,7 @@ impl Handle {
 
 fn work(number: usize, commands: UnboundedReceiver<Command>) {
     // It cannot be made elsewhere: it belongs to its thread.
-    let mut builder = Builder::new_current_thread();
-    builder.enable_all().max_io_events_per_tick(EVENTS);
-    match builder.build_local(LocalOptions::default()) {
+    match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime.block_on(worker::run(number, commands)),
         Err(error) => tracing::error!(%error, "a worker of the proxy cannot start"),
     }
