@@ -18,6 +18,7 @@ pub mod net;
 pub mod persistence;
 #[cfg(feature = "user")]
 mod pod;
+pub mod rare;
 pub mod reason;
 pub mod recent;
 pub mod ring;

@@ -13,6 +13,7 @@ use crate::{
     layout::{Layout, Name, NameKey},
     net::{Address, Endpoint},
     persistence::{Entry, EntryKey},
+    rare::Pending,
     ring::Slot,
     route::{Neighbour, NeighbourKey, Route},
     server::Server,
@@ -30,6 +31,7 @@ macro_rules! pod {
 }
 
 pod!(
+    Pending,
     Address,
     Connection,
     ConnectionKey,

@@ -5,11 +5,13 @@ use lbpersist_common::{
     counter::Event,
     flood::{self, Spent},
     net::Address,
+    rare::Rare,
 };
 
 use crate::{
     count,
     maps::{FLOOD_LIMITS, SPENT, SPENT_BY_PREFIX},
+    rare,
 };
 
 /// Whether a record may be made for a new client, whose address is not proven. Otherwise it is served from the ring.
@@ -30,6 +32,7 @@ extern "C" fn take_new_key(high: u64, low: u64, now: u64) -> u32 {
     let window = flood::window(now);
     if !of_prefix(&prefix, window, limits.of_prefix) || !in_all(window, limits.all) {
         count::event(Event::BudgetSpent);
+        rare::note(Rare::BudgetSpent, now);
         return 0;
     }
     1

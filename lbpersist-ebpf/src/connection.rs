@@ -116,7 +116,7 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
     let spilled = u32::from(spilled);
     let handshake = Handshake { binding, started_ns: now, expected: [0; 2], answers: 0, spilled };
     if record::insert(handshake, |new| HANDSHAKES.insert(&visit.connection, new, 0)).is_err() {
-        count::event(Event::TableRefused);
+        count::table_refused(now);
     }
     visit.slot.set_mark(mark::HANDSHAKE);
     count::event(Event::HandshakeStarted);
@@ -197,7 +197,7 @@ fn finish(visit: &Visit<'_>, handshake: &Handshake, flags: u8, now: u64) {
             persistence::close(&visit.entry, entry_created_ns, now);
         }
     } else {
-        count::event(Event::TableRefused);
+        count::table_refused(now);
         persistence::close(&visit.entry, entry_created_ns, now);
     }
     let _ = HANDSHAKES.remove(&visit.connection);

@@ -3,10 +3,14 @@
 
 use lbpersist_common::{
     counter::{Event, ServerCounters, ServiceCounters},
+    rare::Rare,
     reason::Reason,
 };
 
-use crate::maps::{EVENTS, SERVER_STATS, SERVICE_STATS, VERDICTS};
+use crate::{
+    maps::{EVENTS, SERVER_STATS, SERVICE_STATS, VERDICTS},
+    rare,
+};
 
 /// Counts a packet under `reason`.
 #[inline(always)]
@@ -42,4 +46,11 @@ pub(crate) fn server(number: u32, change: impl FnOnce(&mut ServerCounters)) {
         // SAFETY: as in `verdict`.
         change(unsafe { &mut *counters });
     }
+}
+
+/// Counts a record that a table did not take.
+#[inline(always)]
+pub(crate) fn table_refused(now_ns: u64) {
+    event(Event::TableRefused);
+    rare::note(Rare::TableRefused, now_ns);
 }

@@ -19,7 +19,7 @@ use crate::{
     maps::{NEIGHBOURS, ROUTES, SERVERS, WANTED},
     masquerade,
     parse::{Flow, Packet, Unread},
-    rewrite, select, stage,
+    rare, rewrite, select, stage,
     verdict::Verdict,
     wide,
 };
@@ -116,7 +116,10 @@ fn to_server(
     let port = if pool.forwarding == forwarding::MASQUERADE {
         match masquerade::port(flow, service, number, server) {
             Ok(port) => port,
-            Err(reason) => return Ok((Verdict::Refuse, reason)),
+            Err(reason) => {
+                rare::tell();
+                return Ok((Verdict::Refuse, reason));
+            }
         }
     } else {
         0

@@ -34,6 +34,7 @@ mod masquerade;
 mod occupancy;
 mod peek;
 mod persistence;
+mod rare;
 mod recent;
 mod record;
 mod resize;

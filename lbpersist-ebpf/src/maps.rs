@@ -18,6 +18,7 @@ use lbpersist_common::{
     layout::{Layout, Name, NameKey},
     net::Address,
     persistence::{Entry, EntryKey},
+    rare::Pending,
     reason::Reason,
     recent::{self, Line},
     ring::{DEFAULT_SLOTS, Slot},
@@ -202,6 +203,10 @@ pub(crate) static STAGES: ProgramArray<{ Stage::CAPACITY as usize }> = ProgramAr
 /// Where the headers of the packet in work stand, and those of the packet it quotes: a scratch pad, of no meaning between two packets.
 #[btf_map(name = "shape")]
 pub(crate) static SHAPE: PerCpuArray<u64, 2> = PerCpuArray::new();
+
+/// Rare events that are still to be told. Written by the packets that meet them; read by those that have been to the tables.
+#[btf_map(name = "rare")]
+pub(crate) static RARE: PerCpuArray<Pending, 1> = PerCpuArray::new();
 
 /// Packets by [`Reason`]. Written per packet; read by the CLI.
 #[btf_map(name = "verdicts")]

@@ -12,6 +12,7 @@ use lbpersist_common::{
     hash,
     layout::Layout,
     net,
+    rare::Rare,
     reason::Reason,
     server::Server,
     service::{Reverse, Service, reverse_flag},
@@ -23,6 +24,7 @@ use crate::{
     atomic, clock, count,
     maps::{CONNECTIONS, DEPTHS, HALF_OPEN_TRANSLATIONS, LAYOUT, SERVERS, TRANSLATIONS},
     parse::Flow,
+    rare,
 };
 
 /// How old the noted time of a packet may get before it is written again: it spares a write per packet.
@@ -297,6 +299,7 @@ fn displace(search: &mut Search, new: &Translation) -> u32 {
         return search.key.port.into();
     }
     count::event(Event::PortsExhausted);
+    rare::note(Rare::PortsExhausted, new.last_seen_ns);
     0
 }
 

@@ -123,7 +123,7 @@ fn create(visit: &Visit<'_>, entry: Entry) -> u64 {
         count::event(Event::EntryCreated);
         return entry.created_ns;
     }
-    count::event(Event::TableRefused);
+    count::table_refused(entry.created_ns);
     0
 }
 

@@ -23,7 +23,7 @@ use crate::{
     maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
     occupancy,
     parse::Flow,
-    recent, udp, wide,
+    rare, recent, udp, wide,
 };
 
 /// A client at the door of a service: what choosing its server needs.
@@ -106,7 +106,9 @@ pub(crate) fn server(flow: &Flow, service: &Service, pool: &Pool) -> Result<u32,
     if slot.marks() == 0 && is_established(flow, pool) {
         return slot.pick();
     }
-    from_tables(flow, service, pool, slot.place, slot.side).result()
+    let choice = from_tables(flow, service, pool, slot.place, slot.side);
+    rare::tell();
+    choice.result()
 }
 
 /// Whether the tables know the packet's connection or flow and need not be told of it again.

@@ -91,7 +91,7 @@ fn begin(visit: &Visit<'_>, binding: Binding, now: u64) {
     })
     .is_err()
     {
-        count::event(Event::TableRefused);
+        count::table_refused(now);
         return;
     }
     count::event(Event::ConnectionOpened);

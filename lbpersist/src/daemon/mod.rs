@@ -317,6 +317,9 @@ impl Daemon {
     }
 
     async fn maintain(&mut self) -> Result<(), Error> {
+        for line in self.data_path.object.told() {
+            tracing::warn!(target: "lbpersist::kernel", "{line}");
+        }
         self.sweep.handshakes(&mut self.data_path, clock::now_ns())?;
         self.data_path.maps.recent_flows.forget_old(clock::now_ns());
         self.proxy.maintain();

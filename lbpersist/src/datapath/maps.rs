@@ -35,7 +35,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 40] = [
+pub const NAMES: [&str; 41] = [
     "layout",
     "names",
     "services",
@@ -72,6 +72,7 @@ pub const NAMES: [&str; 40] = [
     "fragments",
     "fragment_client",
     "stages",
+    "rare",
     "verdicts",
     "events",
     "service_stats",

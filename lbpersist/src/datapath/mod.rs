@@ -27,6 +27,7 @@ pub mod moves;
 pub mod nudge;
 pub mod object;
 pub mod plan;
+mod rare;
 pub mod recent;
 pub mod report;
 pub mod ring;

@@ -20,6 +20,7 @@ use lbpersist_common::{
 use super::{
     Error,
     maps::{self, Maps, NAMES, PinDirectory},
+    rare::Ear,
 };
 use crate::model::{DataPathSettings, PortRange};
 
@@ -35,6 +36,7 @@ const BPF_FILE_SYSTEM: &str = "/sys/fs/bpf";
 /// The loaded program.
 pub struct Object {
     ebpf: Ebpf,
+    ear: Option<Ear>,
 }
 
 impl Object {
@@ -86,14 +88,20 @@ impl Object {
         program.as_fd().try_clone_to_owned().map_err(|error| failed(&error))
     }
 
+    /// What the programs have told in words since the last call.
+    pub fn told(&mut self) -> Vec<String> {
+        self.ear.as_mut().map(Ear::listen).unwrap_or_default()
+    }
+
     fn load_programs(pins: &PinDirectory, settings: &DataPathSettings) -> Result<Self, Error> {
-        let mut object = Self { ebpf: make_maps(pins, settings)? };
+        let mut object = Self { ebpf: make_maps(pins, settings)?, ear: None };
         // The stages first: the program that jumps to them must find them there.
         object.load_stages(pins)?;
         for name in [PROGRAM, MAINTAIN] {
             object.named(name)?.load().map_err(|error| program_error(name, &error))?;
             object.pin(name, &pins.programs().join(name))?;
         }
+        object.ear = Some(Ear::of(&mut object.ebpf)?);
         Ok(object)
     }
 

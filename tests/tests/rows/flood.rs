@@ -41,6 +41,10 @@ fn a_flood_of_datagrams_writes_no_more_than_the_budget() {
     assert_eq!(rig.entries().unwrap().len(), 40, "in all");
     let refused = rig.event(Event::BudgetSpent).unwrap();
     assert_eq!(refused, 40 + 19 * 5 - 29);
+    let told = rig.data_path().object.told();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!((1..=cpus).contains(&told.len()), "once a window and CPU: {told:?}");
+    assert!(told.iter().all(|line| line.contains("flood_limits")), "{told:?}");
     assert_eq!(rig.ask(earned), host, "who has an entry needs no budget");
     assert_eq!(rig.ask(spoofed(100, 1)), rig.ask(spoofed(100, 1)), "the others have the ring");
     now += second;
