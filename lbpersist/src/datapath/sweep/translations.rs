@@ -54,6 +54,7 @@ fn is_over(key: &TranslationKey, found: &Translation, limits: &Limits, now_ns: u
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable as _;
+    use lbpersist_common::recent;
 
     use super::*;
     use crate::model::IdleLimits;
@@ -63,20 +64,21 @@ mod tests {
     #[test]
     fn a_port_is_kept_for_as_long_as_it_may_be_needed() {
         let limits = Limits::from(&IdleLimits::default());
-        for (protocol, state, seconds) in [
-            (net::UDP, progress::ASKED, 30),
-            (net::UDP, progress::ANSWERED, 30),
-            (net::TCP, progress::ASKED, 60),
-            (net::TCP, State::Established as u32, 3600),
-            (net::TCP, State::ClientClosed as u32, 120),
-            (net::TCP, State::ServerClosed as u32, 120),
-            (net::TCP, State::Closed as u32, 60),
+        let udp = recent::idle_ns(30 * SECOND);
+        for (protocol, state, limit) in [
+            (net::UDP, progress::ASKED, udp),
+            (net::UDP, progress::ANSWERED, udp),
+            (net::TCP, progress::ASKED, 60 * SECOND),
+            (net::TCP, State::Established as u32, 3600 * SECOND),
+            (net::TCP, State::ClientClosed as u32, 120 * SECOND),
+            (net::TCP, State::ServerClosed as u32, 120 * SECOND),
+            (net::TCP, State::Closed as u32, 60 * SECOND),
         ] {
             let key = TranslationKey { protocol: protocol.into(), ..TranslationKey::zeroed() };
             let found = Translation { state, last_seen_ns: SECOND, ..Translation::zeroed() };
             let is_over = |now| is_over(&key, &found, &limits, now);
-            assert!(!is_over((1 + seconds) * SECOND), "{protocol} {state}");
-            assert!(is_over((1 + seconds) * SECOND + 1), "{protocol} {state}");
+            assert!(!is_over(SECOND + limit), "{protocol} {state}");
+            assert!(is_over(SECOND + limit + 1), "{protocol} {state}");
         }
     }
 }
