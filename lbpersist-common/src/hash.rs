@@ -4,7 +4,10 @@
 //! rings that a new daemon takes over. It mixes as the finalizer of MurmurHash3 does (Appleby, public domain:
 //! xor-shift and multiply, which the BPF instruction set has), over two 64-bit words.
 
-use crate::net::{Address, Destination, Endpoint};
+use crate::{
+    net::{Address, Destination, Endpoint},
+    persistence::EntryKey,
+};
 
 const MULTIPLY_HIGH: u64 = 0xff51_afd7_ed55_8ccd;
 const MULTIPLY_LOW: u64 = 0xc4ce_b9fe_1a85_ec53;
@@ -30,6 +33,15 @@ pub fn client_to(address: &Address, port: u16, destination: &Destination) -> u32
     let hash = mix(mix(high ^ START).wrapping_add(u64::from(port)) ^ low);
     let hash = mix(mix(hash ^ (first | second << 32)) ^ third);
     (hash >> 32) as u32
+}
+
+/// Hashes an entry's key: for what this node alone decides.
+#[inline(always)]
+pub fn entry(key: &EntryKey) -> u64 {
+    let [high, low] = key.client.words();
+    let [first, second, third] = key.destination.words().map(u64::from);
+    let hash = mix(high ^ u64::from(key.scope).wrapping_mul(MULTIPLY_LOW) ^ START);
+    mix(mix(hash ^ low ^ (first | second << 32).rotate_left(17)) ^ third)
 }
 
 /// Hashes a flow: for what this node alone decides.

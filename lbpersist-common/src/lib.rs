@@ -5,6 +5,7 @@
 //! integers only, without hidden padding, and their sizes are asserted beside them.
 #![cfg_attr(not(test), no_std)]
 
+pub mod breaks;
 pub mod connection;
 pub mod counter;
 pub mod filter;

@@ -5,6 +5,7 @@
 )]
 
 use crate::{
+    breaks::{BreakCounters, BreakRecord},
     connection::{Connection, ConnectionKey, Handshake},
     counter::{ServerCounters, ServiceCounters},
     flood::FloodLimits,
@@ -33,6 +34,8 @@ macro_rules! pod {
 pod!(
     Pending,
     Address,
+    BreakCounters,
+    BreakRecord,
     Connection,
     ConnectionKey,
     Endpoint,

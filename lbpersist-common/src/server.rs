@@ -22,7 +22,8 @@ pub struct Server {
     pub port: u16,
     /// A [`state`] number.
     pub state: u8,
-    /// What was said of it by hand: see [`by_hand`]. Programs do not read it.
+    /// What was said of it by hand, or by the configuration if it is to be drained: see [`by_hand`]. Read only to say why a
+    /// client has lost it.
     pub by_hand: u8,
     /// Its share of new clients, relative to the pool's others.
     pub weight: u16,
@@ -74,7 +75,7 @@ pub mod state {
 }
 
 /// What an operator said of a server at run time, and what the configuration said then: two numbers from 1 in one byte, so that
-/// the next daemon knows both. 0 when nothing was said.
+/// the next daemon knows both. 0 when nothing was said, and nothing but "in use" or "disabled" is configured.
 pub mod by_hand {
     /// In use.
     pub const ENABLED: u8 = 1;
@@ -89,6 +90,7 @@ pub mod by_hand {
     }
 
     /// What was said, and what the configuration said then.
+    #[inline(always)]
     pub const fn unpack(byte: u8) -> (u8, u8) {
         (byte & 15, byte >> 4)
     }

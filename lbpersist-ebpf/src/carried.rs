@@ -10,7 +10,7 @@ use lbpersist_common::{
 };
 
 use crate::{
-    clock, count,
+    breaks, clock, count,
     maps::{CONNECTIONS, POOLS, SERVERS},
     persistence, record,
     select::{self, Visit},
@@ -42,7 +42,7 @@ pub(crate) fn open(request: &Request) -> u64 {
     }
     let service = Service {
         id: request.connection.service,
-        index: 0,
+        index: breaks::ELSEWHERE,
         pool: number,
         scope: request.entry.scope,
         prefix_length: 0,

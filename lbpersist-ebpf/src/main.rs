@@ -14,6 +14,7 @@
 mod algorithm;
 mod answer;
 mod atomic;
+mod breaks;
 mod budget;
 mod carried;
 mod choice;

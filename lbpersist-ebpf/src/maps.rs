@@ -9,6 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lbpersist_common::{
+    breaks::{BreakCounters, BreakRecord, BreakState, GhostSet, REMEMBERED},
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
     filter::{self, Filter},
@@ -215,6 +216,28 @@ pub(crate) static VERDICTS: PerCpuArray<u64, { Reason::CAPACITY as usize }> = Pe
 /// What happened to the tables, by [`Event`]. Written by packets and `maintain`; read by the CLI.
 #[btf_map(name = "events")]
 pub(crate) static EVENTS: PerCpuArray<u64, { Event::CAPACITY as usize }> = PerCpuArray::new();
+
+/// Breaks by the index of the service and [`lbpersist_common::breaks::BreakReason`]. Written per break; read by the CLI.
+#[btf_map(name = "breaks")]
+pub(crate) static BREAKS: Array<BreakCounters, 16_384> = Array::new();
+
+/// The last breaks. Written per break; read by the CLI.
+#[btf_map(name = "last_breaks")]
+pub(crate) static LAST_BREAKS: Array<BreakRecord, { REMEMBERED as usize }> = Array::new();
+
+/// How many breaks there were, and how long there is a reason to look for ghosts. Written by packets, and by whoever takes entries
+/// away; read when a client is bound or opens a connection.
+#[btf_map(name = "break_state")]
+pub(crate) static BREAK_STATE: Array<BreakState, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// A break that is being noted. Written and read by whoever notes it.
+#[btf_map(name = "breaking")]
+pub(crate) static BREAKING: PerCpuArray<BreakRecord, 1> = PerCpuArray::new();
+
+/// What is remembered of entries that are gone or may be evicted. Written by the daemon's sweep, by flushes and by imports; taken by
+/// the packet that binds the client anew.
+#[btf_map(name = "ghosts")]
+pub(crate) static GHOSTS: Array<GhostSet, 32_768, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Counters of services by their index. Written per packet; read by the CLI.
 #[btf_map(name = "service_stats")]

@@ -10,7 +10,7 @@ use lbpersist_common::{
 };
 
 use crate::{
-    atomic, count,
+    atomic, breaks, count,
     maps::ENTRIES,
     record,
     select::{Bound, Visit},
@@ -36,13 +36,21 @@ pub(crate) fn open(visit: &Visit<'_>, handshake: &Handshake, now: u64) -> u64 {
         return create(visit, Entry { open: 1, ..new(binding, now) });
     };
     if handshake.spilled != 0 || !holds(visit, place, now) {
-        rebind(place, Entry { open: 1, ..new(binding, now) });
+        rebind(visit, place, Entry { open: 1, ..new(binding, now) });
         return now;
     }
     // SAFETY: `place` came from a lookup in this run; the count is changed atomically.
     unsafe { atomic::add((&raw mut (*place).open).cast(), Entry::OPENED) };
     // SAFETY: as above.
-    unsafe { (*place).created_ns }
+    let entry = unsafe { &*place };
+    if entry.binding == binding {
+        breaks::used(visit, binding, now);
+    } else if entry.created_ns < handshake.started_ns {
+        // It was bound when its SYN went elsewhere, and its server is back by now. Connections that a new client opens at the
+        // same time are another matter: nothing was promised to them.
+        breaks::lost(visit, entry.binding, binding, 0, now);
+    }
+    entry.created_ns
 }
 
 /// Counts a closed connection in the entry that counted it as open.
@@ -85,7 +93,7 @@ pub(crate) fn touch(visit: &Visit<'_>, now: u64) -> Option<(Binding, bool)> {
 pub(crate) fn bind(visit: &Visit<'_>, binding: Binding, now: u64) {
     let entry = Entry { idle_since_ns: now + visit.pool.udp_idle_ns, ..new(binding, now) };
     match ENTRIES.get_ptr_mut(&visit.entry) {
-        Some(place) => rebind(place, entry),
+        Some(place) => rebind(visit, place, entry),
         None => {
             let _ = create(visit, entry);
         }
@@ -102,10 +110,13 @@ fn holds(visit: &Visit<'_>, place: *mut Entry, now: u64) -> bool {
 
 /// Makes an entry of a key into a new one, in place: replacing a value of an LRU map can evict another one.
 #[inline(always)]
-fn rebind(place: *mut Entry, entry: Entry) {
+fn rebind(visit: &Visit<'_>, place: *mut Entry, entry: Entry) {
     // SAFETY: `place` came from a lookup in this run.
     let old = unsafe { &mut *place };
     let moved = old.binding != entry.binding;
+    if moved && old.is_live(entry.created_ns, visit.pool.timeout_ns) {
+        breaks::lost(visit, old.binding, entry.binding, 1, entry.created_ns);
+    }
     old.created_ns = entry.created_ns;
     old.idle_since_ns = entry.idle_since_ns;
     old.open = entry.open;
@@ -121,6 +132,7 @@ fn rebind(place: *mut Entry, entry: Entry) {
 fn create(visit: &Visit<'_>, entry: Entry) -> u64 {
     if record::insert(entry, |new| ENTRIES.insert(&visit.entry, new, BPF_NOEXIST.into())).is_ok() {
         count::event(Event::EntryCreated);
+        breaks::bound(visit, entry.binding, entry.created_ns);
         return entry.created_ns;
     }
     count::table_refused(entry.created_ns);

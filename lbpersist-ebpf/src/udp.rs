@@ -8,7 +8,7 @@ use lbpersist_common::{
 };
 
 use crate::{
-    budget, clock, count,
+    breaks, budget, clock, count,
     maps::CONNECTIONS,
     occupancy,
     parse::Flow,
@@ -23,6 +23,7 @@ pub(crate) fn server(visit: &Visit<'_>, flow: &Flow) -> Result<u32, Reason> {
     let known =
         if visit.is_persistent() { persistence::touch(visit, now) } else { under_way(visit, now) };
     if let Some((binding, begins)) = known {
+        breaks::used(visit, binding, now);
         match visit.judge(binding) {
             Bound::Usable if !begins => {
                 remember(visit, flow, binding, now);

@@ -4,6 +4,7 @@
 //! them. `network`, `health` and the rest of `datapath` do I/O and meet only in `daemon`, whose one task owns the state.
 
 pub mod balance;
+pub mod breaks;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -25,6 +25,7 @@ use lbpersist::{
     network::View,
 };
 use lbpersist_common::{
+    breaks::BreakReason,
     connection::{Connection, ConnectionKey, Handshake},
     counter::Event,
     persistence::{Entry, EntryKey},
@@ -179,6 +180,23 @@ impl Rig {
     /// How often an event was counted.
     pub fn event(&mut self, event: Event) -> Result<u64> {
         Ok(self.data_path().maps.events.get(&(event as u32), 0)?.iter().sum())
+    }
+
+    /// Breaks of all services by reason, those that there were.
+    pub fn breaks(&mut self) -> Result<BTreeMap<BreakReason, u64>> {
+        let data_path = self.data_path();
+        let services = &data_path.actual().services;
+        let mut sum = BTreeMap::new();
+        for service in services.values() {
+            let counts = data_path.maps.breaks.get(&service.index, 0)?.by_reason;
+            for reason in BreakReason::ALL {
+                let count = counts[reason as usize];
+                if count > 0 {
+                    *sum.entry(reason).or_default() += count;
+                }
+            }
+        }
+        Ok(sum)
     }
 
     /// The entries, by key.

@@ -5,6 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
+use lbpersist_common::breaks::BreakReason;
 
 use super::log::Log;
 use crate::datapath::{maps::DEFAULT_PIN_DIRECTORY, report::Filter};
@@ -36,6 +37,7 @@ Examples:
   lbpersist explain --virtual-service web --client 203.0.113.7:40001
   lbpersist server drain web 10.0.0.11 --wait --deadline 2h
   lbpersist persistence list --client 203.0.113.0/24 -o json
+  lbpersist breaks --last 20
   lbpersist persistence flush --virtual-service web --server 10.0.0.11
   lbpersist detach --all
 
@@ -150,7 +152,15 @@ pub enum Command {
     /// Look at what the health monitors know of servers; asks the running daemon
     #[command(subcommand)]
     Monitor(Monitor),
-    /// Look into the persistence entries, or flush them
+    /// List the last clients that met another server than the one they were bound to, and why
+    ///
+    /// Counts by reason are in `status`. Remembered are the last 1,024, and of each service of mode `tcp` or `http` the last 256 since
+    /// the daemon started.
+    #[command(
+        after_help = "Examples:\n  lbpersist breaks --last 20\n  lbpersist breaks --virtual-service web --client 203.0.113.0/24\n  lbpersist breaks --reason evicted -o json"
+    )]
+    Breaks(Breaks),
+    /// Look into the persistence entries, flush them, or bind clients by hand
     #[command(subcommand)]
     Persistence(Persistence),
     /// Print what makes a shell complete this program's words
@@ -183,6 +193,23 @@ pub struct Explain {
     /// What the client comes for, if the service is on a prefix or on all ports
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_server)]
     pub destination: Option<(IpAddr, Option<u16>)>,
+}
+
+/// Which breaks are meant; without any of these, all that are remembered.
+#[derive(Args, Debug)]
+pub struct Breaks {
+    /// Those of this virtual service
+    #[arg(long, value_name = "NAME", visible_alias = "service")]
+    pub virtual_service: Option<String>,
+    /// Those of clients in this prefix, and of prefixes that contain it
+    #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+    pub client: Option<IpNet>,
+    /// Those for this reason
+    #[arg(long, value_name = "REASON", value_parser = parse_reason)]
+    pub reason: Option<BreakReason>,
+    /// No more than so many, the last ones
+    #[arg(long, value_name = "COUNT")]
+    pub last: Option<usize>,
 }
 
 /// What to do with monitors.
@@ -268,6 +295,26 @@ pub enum Persistence {
         after_help = "Examples:\n  lbpersist persistence flush\n  lbpersist persistence flush --client 203.0.113.0/24"
     )]
     Flush(Entries),
+    /// Bind a client to a server, also one that is bound to another; asks the running daemon
+    ///
+    /// Its open connections keep their server. A client that had another one is counted as moved when it comes.
+    #[command(
+        after_help = "Example:\n  lbpersist persistence set --virtual-service web --client 203.0.113.7 --server 10.0.0.11:8080"
+    )]
+    Set {
+        /// The service where the client comes; all services of its pool if they share their entries
+        #[arg(long, value_name = "NAME")]
+        virtual_service: String,
+        /// The client, or its prefix under the profile's mask
+        #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
+        client: IpNet,
+        /// The server
+        #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_server)]
+        server: (IpAddr, Option<u16>),
+        /// The address that the client comes for, if the service is on a prefix
+        #[arg(long, value_name = "ADDRESS")]
+        destination: Option<IpAddr>,
+    },
     /// Write the live entries as lines of JSON
     #[command(
         after_help = "Example:\n  lbpersist persistence export --virtual-service web > web.jsonl"
@@ -275,7 +322,7 @@ pub enum Persistence {
     Export(Entries),
     /// Bind clients as lines of JSON say, which `export` wrote; asks the running daemon
     ///
-    /// A client that has a live entry keeps it, so nobody is moved. What is wrong with a line is said, and the others are bound.
+    /// A client that has a live entry keeps it, so nobody is moved without --replace. What is wrong with a line is said, and the others are bound.
     #[command(
         after_help = "Examples:\n  lbpersist persistence import web.jsonl\n  ssh other lbpersist persistence export | lbpersist persistence import -"
     )]
@@ -283,6 +330,9 @@ pub enum Persistence {
         /// The file, or `-` for standard input
         #[arg(value_name = "FILE")]
         file: PathBuf,
+        /// Move clients that have a live entry with another server, too
+        #[arg(long)]
+        replace: bool,
     },
 }
 
@@ -312,6 +362,12 @@ impl From<Entries> for Filter {
             server: entries.server,
         }
     }
+}
+
+fn parse_reason(text: &str) -> Result<BreakReason, String> {
+    let names = BreakReason::ALL.map(BreakReason::name);
+    let found = BreakReason::ALL.into_iter().find(|reason| reason.name() == text);
+    found.ok_or_else(|| format!("it must be one of {}", names.join(", ")))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

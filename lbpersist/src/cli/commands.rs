@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
-    entries, explain, generate, monitor, proxied, server, store, text,
+    breaks, entries, explain, generate, monitor, proxied, server, store, text,
 };
 use crate::{
     clock, config, control,
@@ -92,9 +92,18 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
             let filter = known(entries.into(), &reader)?;
             entries::export(reader.entries(&filter, clock::now_ns())?)
         }
-        Command::Persistence(Persistence::Import { file }) => {
-            entries::import(&socket, &file, output)
+        Command::Persistence(Persistence::Import { file, replace }) => {
+            entries::import(&socket, &file, replace, output)
         }
+        Command::Persistence(Persistence::Set { virtual_service, client, server, destination }) => {
+            let reader = Reader::open(&pins)?;
+            let Some((own, pool)) = reader.entries_belong_to(&virtual_service) else {
+                return Err(no_service(&virtual_service));
+            };
+            let record = entries::by_hand(own, pool, client, destination, server);
+            entries::set(&socket, record, output)
+        }
+        Command::Breaks(asked) => breaks::execute(asked, &pins, &socket, output),
     }
 }
 
@@ -234,9 +243,19 @@ fn status(pins: &PinDirectory, socket: &Path, output: Output) -> Result<(), Fail
     match output {
         Output::Text => {
             let monitors = monitor::section(monitor::known(socket).as_deref());
-            let proxied = proxied::section(proxied::known(socket).as_deref());
+            let services = proxied::known(socket).unwrap_or_default();
+            let proxied = proxied::section(&services);
+            let in_kernel = status.virtual_services.iter().map(|one| {
+                let counts = one.breaks.iter().map(|(reason, count)| (*reason, *count));
+                (one.name.as_str(), counts.collect::<Vec<_>>())
+            });
+            let in_proxy = services.iter().map(|one| {
+                let counts = one.breaks.iter().map(|(reason, count)| (reason.as_str(), *count));
+                (one.name.as_str(), counts.collect())
+            });
+            let breaks = breaks::section(in_kernel.chain(in_proxy));
             let store = store::section(store::known(socket).as_ref());
-            print(&format!("{}\n{monitors}{proxied}{store}", text::status(&status)))
+            print(&format!("{}\n{monitors}{proxied}{breaks}{store}", text::status(&status)))
         }
         Output::Json => {
             let monitors = monitor::known(socket);
@@ -281,10 +300,14 @@ fn flush(entries: Entries, pins: &PinDirectory, output: Output) -> Result<(), Fa
     }
 }
 
+fn no_service(name: &str) -> Failure {
+    Failure::Input(format!("there is no virtual service `{name}`"))
+}
+
 /// The filter, if what it names is there.
 fn known(filter: Filter, reader: &Reader) -> Result<Filter, Failure> {
     if let Some(name) = filter.virtual_service.as_ref().filter(|name| !reader.has_service(name)) {
-        return Err(Failure::Input(format!("there is no virtual service `{name}`")));
+        return Err(no_service(name));
     }
     if let Some(name) = filter.pool.as_ref().filter(|name| !reader.has_pool(name)) {
         return Err(Failure::Input(format!("there is no pool `{name}`")));

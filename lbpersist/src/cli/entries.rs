@@ -3,8 +3,11 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, BufWriter, Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
     path::Path,
 };
+
+use ipnet::IpNet;
 
 use super::{
     arguments::Output,
@@ -12,6 +15,7 @@ use super::{
     server::{ask, unexpected},
 };
 use crate::{
+    breaks::client_text,
     control::{
         Action, Outcome,
         entries::{EntryRecord, Imported},
@@ -55,14 +59,20 @@ pub(super) fn export(entries: Vec<EntryStatus>) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn import(socket: &Path, file: &Path, output: Output) -> Result<(), Failure> {
+pub(super) fn import(
+    socket: &Path,
+    file: &Path,
+    replace: bool,
+    output: Output,
+) -> Result<(), Failure> {
     let name = file.display();
     let failed = |error: io::Error| Failure::Input(format!("cannot read {name}: {error}"));
     let input: Box<dyn io::Read> = match file {
         file if file == Path::new("-") => Box::new(io::stdin().lock()),
         file => Box::new(File::open(file).map_err(failed)?),
     };
-    let mut import = Import { socket, sum: Imported::default(), waiting: Vec::new(), wrong: 0 };
+    let mut import =
+        Import { socket, replace, sum: Imported::default(), waiting: Vec::new(), wrong: 0 };
     let mut input = BufReader::new(input);
     let mut number = 0;
     while let Some(line) = next_line(&mut input).map_err(failed)? {
@@ -71,6 +81,47 @@ pub(super) fn import(socket: &Path, file: &Path, output: Output) -> Result<(), F
     }
     import.send()?;
     import.end(output)
+}
+
+/// The entry of a client that an operator binds; of `virtual_service`, or of all services of the pool.
+pub(super) fn by_hand(
+    virtual_service: Option<String>,
+    pool: String,
+    client: IpNet,
+    destination: Option<IpAddr>,
+    (address, port): (IpAddr, Option<u16>),
+) -> EntryRecord {
+    EntryRecord {
+        virtual_service,
+        pool,
+        client: client_text(&client),
+        destination,
+        server: port
+            .map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string()),
+        remaining_seconds: None,
+        open: 0,
+        created: None,
+    }
+}
+
+pub(super) fn set(socket: &Path, record: EntryRecord, output: Output) -> Result<(), Failure> {
+    let (client, server, pool) =
+        (record.client.clone(), record.server.clone(), record.pool.clone());
+    let action = Action::PersistenceImport { entries: vec![record], replace: true };
+    let Outcome::Imported(done) = ask(socket, &action)? else {
+        return Err(Failure::Work("the daemon answered something else than was asked".to_owned()));
+    };
+    if let Some((_, why)) = done.wrong.first() {
+        return Err(Failure::Input(why.clone()));
+    }
+    if done.unknown_servers > 0 {
+        return Err(Failure::Input(format!("pool `{pool}` has no server {server}")));
+    }
+    match output {
+        Output::Json => print_json(&serde_json::json!({ "moved": done.moved > 0 })),
+        Output::Text if done.moved > 0 => print(&format!("{client} is moved to {server}\n")),
+        Output::Text => print(&format!("{client} is bound to {server}\n")),
+    }
 }
 
 /// A line without its end; `Err` if it is too long. `None` at the end.
@@ -91,6 +142,7 @@ fn next_line(input: &mut impl BufRead) -> io::Result<Option<Result<Vec<u8>, ()>>
 /// An import under way.
 struct Import<'a> {
     socket: &'a Path,
+    replace: bool,
     sum: Imported,
     waiting: Vec<(u64, EntryRecord)>,
     wrong: u64,
@@ -117,9 +169,10 @@ impl Import<'_> {
             return Ok(());
         }
         let (numbers, entries): (Vec<u64>, Vec<EntryRecord>) = self.waiting.drain(..).unzip();
-        match ask(self.socket, &Action::PersistenceImport { entries })? {
+        match ask(self.socket, &Action::PersistenceImport { entries, replace: self.replace })? {
             Outcome::Imported(part) => {
                 self.sum.bound += part.bound;
+                self.sum.moved += part.moved;
                 self.sum.kept += part.kept;
                 self.sum.expired += part.expired;
                 self.sum.unknown_servers += part.unknown_servers;
@@ -140,14 +193,15 @@ impl Import<'_> {
     }
 
     fn end(self, output: Output) -> Result<(), Failure> {
-        let Imported { bound, kept, expired, unknown_servers, .. } = self.sum;
+        let Imported { bound, moved, kept, expired, unknown_servers, .. } = self.sum;
         let wrong = self.wrong;
         match output {
             Output::Text => print(&format!(
-                "{bound} bound, {kept} had an entry and keep it, {expired} over, {unknown_servers} of unknown servers\n"
+                "{bound} bound, {moved} moved, {kept} had an entry and keep it, {expired} over, {unknown_servers} of unknown servers\n"
             ))?,
             Output::Json => print_json(&serde_json::json!({
                 "bound": bound,
+                "moved": moved,
                 "kept": kept,
                 "expired": expired,
                 "unknown_servers": unknown_servers,

@@ -2,6 +2,7 @@
 
 mod apply;
 pub mod arguments;
+mod breaks;
 mod commands;
 mod entries;
 mod explain;

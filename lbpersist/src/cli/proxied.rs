@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::text::Table;
 use crate::{
+    breaks::{share_kept, share_text},
     control::{Action, Outcome, client},
     proxy::ServiceCounts,
 };
@@ -20,15 +21,25 @@ pub(super) fn known(socket: &Path) -> Option<Vec<ServiceCounts>> {
 }
 
 /// The part of `status` that is about them; nothing when there are none.
-pub(super) fn section(services: Option<&[ServiceCounts]>) -> String {
-    let services = services.unwrap_or_default();
+pub(super) fn section(services: &[ServiceCounts]) -> String {
     if services.is_empty() {
         return String::new();
     }
-    let heads =
-        ["PROXIED SERVICE", "CONNECTIONS", "OPEN", "REQUESTS", "RECEIVED", "SENT", "OUTCOMES"];
+    let heads = [
+        "PROXIED SERVICE",
+        "CONNECTIONS",
+        "OPEN",
+        "REQUESTS",
+        "KEPT",
+        "BREAKS",
+        "SHARE KEPT",
+        "RECEIVED",
+        "SENT",
+        "OUTCOMES",
+    ];
     let mut table = Table::new(heads);
-    for ServiceCounts { name, counts, persistence } in services {
+    for ServiceCounts { name, counts, persistence, kept, breaks } in services {
+        let broken: u64 = breaks.values().sum();
         let outcomes = counts.outcomes.iter().filter(|(_, count)| **count > 0);
         let events = persistence.iter().filter(|(_, count)| **count > 0);
         let outcomes: Vec<_> =
@@ -38,6 +49,9 @@ pub(super) fn section(services: Option<&[ServiceCounts]>) -> String {
             counts.connections.to_string(),
             counts.connections.saturating_sub(counts.closed_connections).to_string(),
             counts.requests.to_string(),
+            kept.to_string(),
+            broken.to_string(),
+            share_text(share_kept(*kept, broken)),
             counts.received_bytes.to_string(),
             counts.sent_bytes.to_string(),
             outcomes.join(", "),
@@ -59,15 +73,16 @@ mod tests {
         counts.outcomes.insert("no_server".to_owned(), 0);
         let persistence =
             [("cookie_forged".to_owned(), 2), ("cookie_expired".to_owned(), 0)].into();
-        let shop = ServiceCounts { name: "shop".to_owned(), counts, persistence };
-        let text = section(Some(&[shop]));
-        let heads = "PROXIED SERVICE  CONNECTIONS  OPEN  REQUESTS  RECEIVED  SENT  OUTCOMES";
+        let breaks = [("down".to_owned(), 1)].into();
+        let name = "shop".to_owned();
+        let text = section(&[ServiceCounts { name, counts, persistence, kept: 3, breaks }]);
+        let heads = "PROXIED SERVICE  CONNECTIONS  OPEN  REQUESTS  KEPT  BREAKS  SHARE KEPT  RECEIVED  SENT  OUTCOMES";
         assert_eq!(
             text,
             format!(
-                "\n{heads}\nshop             3            2     0         0         0     answered 5, bad_length 1, cookie_forged 2\n"
+                "\n{heads}\nshop             3            2     0         3     1       75.00%      0         0     answered 5, bad_length 1, cookie_forged 2\n"
             )
         );
-        assert_eq!(section(Some(&[])), "");
+        assert_eq!(section(&[]), "");
     }
 }

@@ -1,6 +1,7 @@
 //! Results for people: tables whose columns are as wide as they need to be.
 
 use crate::{
+    breaks::share_text,
     config::format_duration,
     datapath::report::{EntryStatus, Status},
     model::listen_text,
@@ -27,6 +28,8 @@ pub(super) fn status(status: &Status) -> String {
         "ANSWERS",
         "CONNECTIONS",
         "KEPT",
+        "BREAKS",
+        "SHARE KEPT",
     ]);
     for service in &status.virtual_services {
         let address = listen_text(service.address, service.port);
@@ -38,6 +41,8 @@ pub(super) fn status(status: &Status) -> String {
             service.answer_packets.to_string(),
             service.connections.to_string(),
             service.kept.to_string(),
+            service.breaks.values().sum::<u64>().to_string(),
+            share_text(service.share_kept),
         ]);
     }
     text.push('\n');

@@ -10,7 +10,8 @@ use crate::model::{
 };
 
 /// Bytes a record of each table takes in the kernel: key, value and the hash table's own element, rounded up.
-const ENTRY_BYTES: u64 = 128;
+/// Of an entry also the two places of what is remembered of it when it is gone.
+const ENTRY_BYTES: u64 = 128 + 2 * size_of::<lbpersist_common::breaks::Ghost>() as u64;
 const CONNECTION_BYTES: u64 = 136;
 const TRANSLATION_BYTES: u64 = 168;
 const HANDSHAKE_BYTES: u64 = 120;

@@ -570,7 +570,7 @@ pings to services: answered
 rings: 65537 slots
 tables: 1048576 entries, 1048576 connections, 65536 handshakes; swept every 1s
 idle limits: tcp 1h, tcp_closing 2m, handshake 1m, udp 30s
-kernel memory: about 283 MiB
+kernel memory: about 315 MiB
 ";
     assert_eq!(describe(&parse(SMALL).unwrap()), expected);
     let example = describe(&example());

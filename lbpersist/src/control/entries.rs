@@ -36,6 +36,9 @@ pub struct EntryRecord {
 pub struct Imported {
     /// Clients that are bound now.
     pub bound: u64,
+    /// Of other clients, those that had an entry with another server and were moved.
+    #[serde(default)]
+    pub moved: u64,
     /// Clients that had an entry and keep it.
     pub kept: u64,
     /// Entries whose time was over.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::entries::{EntryRecord, Imported};
 use crate::{
-    config::format_duration, datapath::maps::PinDirectory, health::MonitorStatus,
+    breaks::Break, config::format_duration, datapath::maps::PinDirectory, health::MonitorStatus,
     model::ServerState, proxy::ServiceCounts, store::StoreStatus,
 };
 
@@ -59,6 +59,8 @@ pub enum Action {
     },
     /// What was counted of services of mode `tcp` and `http`. Answered by [`Outcome::Proxied`].
     ProxiedList,
+    /// The last breaks of services of mode `tcp` and `http`. Answered by [`Outcome::Breaks`].
+    BreakList,
     /// A server, and who is left on it. Answered by [`Outcome::Server`].
     ServerShow(ServerName),
     /// Use a server otherwise than the configuration says, or as it says again. Answered by [`Outcome::Server`].
@@ -83,10 +85,13 @@ pub enum Action {
         #[serde(default)]
         save: bool,
     },
-    /// Bind clients to servers, unless they have an entry. Answered by [`Outcome::Imported`].
+    /// Bind clients to servers; those that have an entry keep it unless they are to be moved. Answered by [`Outcome::Imported`].
     PersistenceImport {
         /// At most [`crate::daemon::ENTRIES_AT_ONCE`].
         entries: Vec<EntryRecord>,
+        /// Move clients that have an entry with another server.
+        #[serde(default)]
+        replace: bool,
     },
     /// How the store does. Answered by [`Outcome::Store`].
     StoreShow,
@@ -139,6 +144,11 @@ pub enum Outcome {
     Proxied {
         /// By name.
         services: Vec<ServiceCounts>,
+    },
+    /// What was asked for of the breaks.
+    Breaks {
+        /// Those that are remembered, oldest first within each service.
+        breaks: Vec<Break>,
     },
     /// Clients were bound.
     Imported(Imported),

@@ -43,7 +43,10 @@ impl Daemon {
                 },
                 Err(refusal) => answer(reply, Outcome::refused(refusal)),
             },
-            Action::PersistenceImport { entries } => answer(reply, self.import(&entries)),
+            Action::BreakList => answer(reply, Outcome::Breaks { breaks: self.proxy.breaks() }),
+            Action::PersistenceImport { entries, replace } => {
+                answer(reply, self.import(&entries, replace));
+            }
             Action::StoreShow => answer(reply, Outcome::Store { store: self.store.status() }),
             Action::Reload => self.prepare(Source::OwnFile, Some(reply)),
             Action::Apply { name, text, dry_run: true, .. } => self.dry_run(name, text, reply),

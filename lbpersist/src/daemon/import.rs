@@ -33,8 +33,8 @@ use crate::{
 pub const ENTRIES_AT_ONCE: usize = 1_000;
 
 impl Daemon {
-    /// Binds the clients of `records`; what is wrong with one does not stop the others.
-    pub(super) fn import(&mut self, records: &[EntryRecord]) -> Outcome {
+    /// Binds the clients of `records`, moving those that are bound elsewhere only to `replace`; what is wrong with one does not stop the others.
+    pub(super) fn import(&mut self, records: &[EntryRecord], replace: bool) -> Outcome {
         if records.len() > ENTRIES_AT_ONCE {
             return Outcome::refused(format!("at most {ENTRIES_AT_ONCE} entries at a time"));
         }
@@ -50,11 +50,12 @@ impl Daemon {
                 }
             }
         }
-        match self.data_path.bind(&wanted, clock::now_ns()) {
+        match self.data_path.bind(&wanted, replace, clock::now_ns()) {
             Ok(fates) => {
                 for fate in fates {
                     *match fate {
                         Fate::Bound => &mut imported.bound,
+                        Fate::Moved => &mut imported.moved,
                         Fate::Kept => &mut imported.kept,
                         Fate::Expired => &mut imported.expired,
                         Fate::Unknown => &mut imported.unknown_servers,

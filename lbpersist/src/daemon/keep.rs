@@ -59,7 +59,7 @@ impl Daemon {
         let mut bound = 0;
         let all = snapshot.entries.len();
         for wanted in snapshot.left_at(unix_s()).chunks(PORTION) {
-            let fates = self.data_path.bind(wanted, clock::now_ns())?;
+            let fates = self.data_path.bind(wanted, false, clock::now_ns())?;
             bound += fates.into_iter().filter(|fate| *fate == Fate::Bound).count();
         }
         tracing::info!(bound, all, "entries from before the reboot");

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, os::fd::AsFd, rc::Rc};
 
-use aya::maps::{MapData, MapError, lpm_trie::Key};
+use aya::maps::{MapData, MapError, PerCpuValues, lpm_trie::Key};
 use lbpersist_common::{
+    breaks::BreakCounters,
+    counter::ServiceCounters,
     front::Front,
     layout::{Name, NameKey, kind},
     net::{Address, Endpoint},
@@ -143,7 +145,13 @@ impl DataPath {
     fn step(&mut self, step: &Step, sides: &BTreeMap<u32, u32>) -> Result<(), Error> {
         let maps = &mut self.maps;
         match step {
-            Step::SetName(key, name) => failing("names", maps.names.insert(key, name, 0)),
+            Step::SetName(key, name) => {
+                let known = self.actual.names.get(key).is_some_and(|was| was.text == name.text);
+                if key.kind == kind::SERVICE && !known {
+                    reset_counters(maps, key.number)?;
+                }
+                failing("names", maps.names.insert(key, name, 0))
+            }
             Step::SetRoute((length, prefix), route) => {
                 // As for neighbours: only clients behind the routes that are left out are not answered.
                 if let Err(error) = maps.routes.insert(&Key::new(*length, *prefix), route, 0) {
@@ -322,7 +330,9 @@ impl DataPath {
     fn remove_server(&mut self, number: u32) -> Result<(), Error> {
         let was = self.maps.servers.get(&number, 0).map_err(|e| Error::map("servers", e))?;
         let none: Server = bytemuck::Zeroable::zeroed();
-        let absent = Server { generation: was.generation, state: state::ABSENT, ..none };
+        // Where it was is kept, to say whom its clients have lost.
+        let Server { generation, address, port, .. } = was;
+        let absent = Server { generation, address, port, state: state::ABSENT, ..none };
         failing("servers", self.maps.servers.set(number, absent, 0))
     }
 
@@ -384,6 +394,15 @@ impl DataPath {
         adopt_names(actual, &mut self.identities);
         self.adopt_rings()
     }
+}
+
+/// Begins to count from zero for a service that gets a place which another one had.
+fn reset_counters(maps: &mut Maps, index: u32) -> Result<(), Error> {
+    let cpus = maps.service_stats.get(&index, 0).map_err(|e| Error::map("service_stats", e))?;
+    let zeroes = PerCpuValues::try_from(vec![ServiceCounters::default(); cpus.len()])
+        .map_err(|error| Error::map("service_stats", error))?;
+    failing("service_stats", maps.service_stats.set(index, zeroes, 0))?;
+    failing("breaks", maps.breaks.set(index, BreakCounters::default(), 0))
 }
 
 /// What says which slot a client of the pool belongs to.

@@ -1,10 +1,12 @@
 //! Entries that no packet made: they come from a file, or from before a reboot.
 //!
-//! The daemon is their one writer beside the packets. A client that has a living entry keeps it, so nobody is moved.
+//! The daemon is their one writer beside the packets. A client that has a living entry keeps it, so nobody is moved, unless that is
+//! asked for.
 
 use std::collections::HashMap;
 
 use lbpersist_common::{
+    breaks::BreakReason,
     hash,
     persistence::{Entry, EntryKey},
     ring::{mark, slot_of},
@@ -12,7 +14,7 @@ use lbpersist_common::{
     service::pool_flag,
 };
 
-use super::{Error, apply::DataPath, sweep::Index};
+use super::{Error, apply::DataPath, maps::Maps, sweep::Index};
 
 /// An entry that there should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Fate {
     Bound,
     /// The client had a living entry, and keeps it.
     Kept,
+    /// The client had a living entry with another server, and is bound to this one now.
+    Moved,
     /// It would have ended by now.
     Expired,
     /// Its service, pool or server is no more.
@@ -41,18 +45,23 @@ pub enum Fate {
 }
 
 impl DataPath {
-    /// Binds clients; says of each what became of it.
+    /// Binds clients, those that have living entries too if they `may_move`; says of each what became of it.
     ///
     /// # Errors
     ///
     /// When the kernel refuses. Those before stay bound.
-    pub fn bind(&mut self, wanted: &[Wanted], now_ns: u64) -> Result<Vec<Fate>, Error> {
+    pub fn bind(
+        &mut self,
+        wanted: &[Wanted],
+        may_move: bool,
+        now_ns: u64,
+    ) -> Result<Vec<Fate>, Error> {
         let scopes = Index::of(self.actual()).into_scopes();
         let mut sides = HashMap::new();
         for &number in scopes.values() {
             sides.insert(number, self.side(number)?);
         }
-        wanted.iter().map(|one| self.bind_one(one, &scopes, &sides, now_ns)).collect()
+        wanted.iter().map(|one| self.bind_one(one, &scopes, &sides, may_move, now_ns)).collect()
     }
 
     fn bind_one(
@@ -60,6 +69,7 @@ impl DataPath {
         wanted: &Wanted,
         scopes: &HashMap<u32, u32>,
         sides: &HashMap<u32, u32>,
+        may_move: bool,
         now_ns: u64,
     ) -> Result<Fate, Error> {
         let Wanted { key, binding, left_ns, age_ns } = wanted;
@@ -91,14 +101,30 @@ impl DataPath {
             idle_since_ns: now_ns.saturating_add(left_ns).saturating_sub(pool.timeout_ns),
             created_ns: now_ns.saturating_sub(*age_ns).max(1),
         };
-        let entries = &mut self.maps.entries;
+        let Maps { entries, ghosts, .. } = &mut self.maps;
+        let moves_from = |was: Entry| {
+            if was.binding != *binding {
+                ghosts.leave(key, &was, BreakReason::Moved, pool.timeout_ns, now_ns);
+            }
+        };
         if entries.insert_new(key, &entry)? {
+            // Somebody took its entry away, and it has not come back since.
+            let lost = ghosts.take(key, now_ns);
+            lost.into_iter().for_each(|lost| moves_from(Entry { binding: lost, ..entry }));
             return Ok(Fate::Bound);
         }
-        if entries.find(key)?.is_some_and(|found| found.is_live(now_ns, pool.timeout_ns)) {
-            return Ok(Fate::Kept);
+        let living = entries.find(key)?.filter(|found| found.is_live(now_ns, pool.timeout_ns));
+        if let Some(found) = living {
+            if !may_move || found.binding == *binding {
+                return Ok(Fate::Kept);
+            }
+            moves_from(found);
         }
         entries.remove(key)?;
-        Ok(if entries.insert_new(key, &entry)? { Fate::Bound } else { Fate::Kept })
+        Ok(match (entries.insert_new(key, &entry)?, living) {
+            (true, Some(_)) => Fate::Moved,
+            (true, None) => Fate::Bound,
+            (false, _) => Fate::Kept,
+        })
     }
 }

@@ -373,7 +373,12 @@ fn by_hand_of(server: &model::Server) -> u8 {
         ServerState::Disabled => by_hand::DISABLED,
     };
     let configured = number(server.configured);
-    server.by_hand.map_or(0, |said| by_hand::pack(number(said), configured))
+    match (server.by_hand, server.configured) {
+        (Some(said), _) => by_hand::pack(number(said), configured),
+        // For the program, which cannot tell otherwise that a server that is down had been drained.
+        (None, ServerState::Draining) => by_hand::pack(configured, configured),
+        (None, _) => 0,
+    }
 }
 
 /// What was said by hand of a server whose record holds `byte`: what was said, and what the configuration said then.

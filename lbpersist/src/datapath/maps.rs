@@ -10,6 +10,7 @@ use aya::{
     maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray},
 };
 use lbpersist_common::{
+    breaks::{BreakCounters, BreakRecord},
     connection::{Connection, ConnectionKey, Handshake},
     counter::{Event, ServerCounters, ServiceCounters},
     flood::FloodLimits,
@@ -25,6 +26,7 @@ use lbpersist_common::{
 
 use super::{
     Error,
+    ghosts::Ghosts,
     known::KnownAddresses,
     load::Loads,
     recent::RecentFlows,
@@ -35,7 +37,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 46] = [
     "layout",
     "names",
     "services",
@@ -77,6 +79,11 @@ pub const NAMES: [&str; 41] = [
     "events",
     "service_stats",
     "server_stats",
+    "breaks",
+    "last_breaks",
+    "break_state",
+    "breaking",
+    "ghosts",
 ];
 
 /// The directory that everything is pinned under.
@@ -184,6 +191,12 @@ pub struct Maps {
     pub service_stats: PerCpuArray<MapData, ServiceCounters>,
     /// Counters of servers.
     pub server_stats: PerCpuArray<MapData, ServerCounters>,
+    /// Breaks of services.
+    pub breaks: Array<MapData, BreakCounters>,
+    /// The last breaks.
+    pub last_breaks: Array<MapData, BreakRecord>,
+    /// What is remembered of entries that are gone.
+    pub ghosts: Ghosts,
 }
 
 impl Maps {
@@ -234,6 +247,9 @@ impl Maps {
             events: open(pins, "events")?,
             service_stats: open(pins, "service_stats")?,
             server_stats: open(pins, "server_stats")?,
+            breaks: open(pins, "breaks")?,
+            last_breaks: open(pins, "last_breaks")?,
+            ghosts: Ghosts::open(pins)?,
         })
     }
 

@@ -18,7 +18,7 @@ use lbpersist_common::{
 };
 
 use super::{
-    Error,
+    Error, ghosts,
     maps::{self, Maps, NAMES, PinDirectory},
     rare::Ear,
 };
@@ -141,6 +141,7 @@ pub(super) fn make_maps(pins: &PinDirectory, settings: &DataPathSettings) -> Res
     }
     loader
         .map_max_entries("entries", settings.entry_table)
+        .map_max_entries("ghosts", ghosts::sets_for(settings.entry_table))
         .map_max_entries("connections", settings.connection_table)
         .map_max_entries("handshakes", settings.handshake_table)
         .map_max_entries("translations", settings.translation_table)

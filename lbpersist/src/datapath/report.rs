@@ -7,6 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 use lbpersist_common::{
+    breaks::BreakReason,
     counter::{Event, ServerCounters, ServiceCounters},
     layout::{Name, NameKey, kind},
     net::Address,
@@ -25,6 +26,7 @@ use super::{
     maps::{self, Maps, PinDirectory},
 };
 use crate::{
+    breaks::share_kept,
     model::{Ports, Protocol, addresses_text},
     network::{View, XdpMode},
 };
@@ -56,7 +58,7 @@ pub struct InterfaceStatus {
 }
 
 /// A service and its counters. Bytes count from the Ethernet header on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceStatus {
     /// Its name.
     pub name: String,
@@ -81,6 +83,10 @@ pub struct ServiceStatus {
     pub connections: u64,
     /// Of these, the ones whose client had an entry and met its server.
     pub kept: u64,
+    /// Live clients that met another server than theirs, by reason.
+    pub breaks: BTreeMap<&'static str, u64>,
+    /// Of the connections of live clients, how many met their server, from 0 to 1; `None` before there is one.
+    pub share_kept: Option<f64>,
 }
 
 /// A pool and its servers.
@@ -202,7 +208,11 @@ impl Reader {
     /// Removes the entries that `filter` means; returns how many.
     pub fn flush(&mut self, filter: &Filter, now_ns: u64) -> Result<usize, Error> {
         let mut flushed = 0;
-        for (key, _) in self.matching(filter, now_ns)? {
+        for (key, entry) in self.matching(filter, now_ns)? {
+            if let Some((_, pool)) = self.pool_of(&key) {
+                let ghosts = &self.maps.ghosts;
+                ghosts.leave(&key, &entry, BreakReason::Flushed, pool.timeout_ns, now_ns);
+            }
             flushed += usize::from(self.maps.entries.remove(&key)?);
         }
         if flushed > 0 {
@@ -214,6 +224,15 @@ impl Reader {
     /// Whether a service of that name is configured.
     pub fn has_service(&self, name: &str) -> bool {
         self.services.iter().any(|one| self.name(kind::SERVICE, one.service.index) == name)
+    }
+
+    /// Whose the entries of a service's clients are: the service, unless all of its pool share them, and the pool. `None` if there
+    /// is no such service.
+    pub fn entries_belong_to(&self, name: &str) -> Option<(Option<String>, String)> {
+        let mut services = self.services.iter().map(|one| one.service);
+        let service = services.find(|one| self.name(kind::SERVICE, one.index) == name)?;
+        let own = (service.scope == scope::service(service.id)).then(|| name.to_owned());
+        Some((own, self.name(kind::POOL, service.pool)))
     }
 
     /// Whether a pool of that name is configured.
@@ -231,6 +250,11 @@ impl Reader {
         let servers = maps::scan::<u32, Server>(&self.pins, "servers")?.into_iter();
         let own = servers.filter(|(_, one)| one.state != state::ABSENT && one.pool == pool);
         Ok(own.map(|(number, _)| number).collect())
+    }
+
+    /// Where everything is pinned.
+    pub(super) fn pins(&self) -> &PinDirectory {
+        &self.pins
     }
 
     /// The pools by number.
@@ -285,7 +309,7 @@ impl Reader {
         Some((number, self.pools.get(&number)?))
     }
 
-    fn client_prefix(&self, key: &EntryKey) -> IpNet {
+    pub(super) fn client_prefix(&self, key: &EntryKey) -> IpNet {
         let address = from_map(key.client);
         let length = self.pool_of(key).map_or(128, |(_, pool)| match address {
             IpAddr::V4(_) => pool.ipv4_mask.prefix_length().saturating_sub(96),
@@ -343,6 +367,8 @@ impl Reader {
                 .get(&service.index, 0)
                 .map_err(|error| Error::map("service_stats", error))?;
             let sum = |field: fn(&ServiceCounters) -> u64| counters.iter().map(field).sum::<u64>();
+            let kept = sum(|counters| counters.kept);
+            let breaks = self.breaks_of(service.index)?;
             statuses.push(ServiceStatus {
                 name: self.name(kind::SERVICE, service.index),
                 address: *addresses,
@@ -354,7 +380,9 @@ impl Reader {
                 answer_packets: sum(|counters| counters.answer_packets),
                 answer_bytes: sum(|counters| counters.answer_bytes),
                 connections: sum(|counters| counters.connections),
-                kept: sum(|counters| counters.kept),
+                kept,
+                share_kept: share_kept(kept, breaks.values().sum()),
+                breaks,
             });
         }
         statuses.sort_by(|a, b| a.name.cmp(&b.name));

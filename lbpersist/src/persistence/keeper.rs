@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    breaks::Breaks,
     entries::{Book, Site, Sites},
     keeping::{Cookie, Counters, EVENTS, Keeping, Keys, Link, Method},
     roster::{self, Roster},
@@ -29,6 +30,7 @@ pub struct Keeper {
     keys: Option<Arc<Keys>>,
     tables: HashMap<TableKey, Arc<Table>>,
     counters: HashMap<String, Arc<Counters>>,
+    breaks: BTreeMap<String, Arc<Breaks>>,
     made: HashMap<String, Made>,
 }
 
@@ -57,6 +59,7 @@ impl Keeper {
             keys: None,
             tables: HashMap::new(),
             counters: HashMap::new(),
+            breaks: BTreeMap::new(),
             made: HashMap::new(),
         }
     }
@@ -103,7 +106,9 @@ impl Keeper {
         let generation = |id| self.state.as_ref().map_or(0, |state| state.generation(id));
         let roster = Roster::of(pool, generation);
         let counters = Arc::clone(self.counters.entry(service.to_owned()).or_default());
-        let keeping = Arc::new(Keeping { links, on_limit: pool.on_limit, roster, counters });
+        let breaks = Arc::clone(self.breaks.entry(service.to_owned()).or_default());
+        let on_limit = pool.on_limit;
+        let keeping = Arc::new(Keeping { links, on_limit, roster, counters, breaks });
         let made = Made { pool: pool.clone(), site: site.cloned(), keeping: Arc::clone(&keeping) };
         self.made.insert(service.to_owned(), made);
         Some(keeping)
@@ -145,6 +150,11 @@ impl Keeper {
         let Some(counters) = self.counters.get(service) else { return BTreeMap::new() };
         let counts = EVENTS.into_iter().zip(counters.counts());
         counts.map(|(event, count)| (event.to_owned(), count)).collect()
+    }
+
+    /// What has happened to the bound clients of each service.
+    pub fn breaks(&self) -> &BTreeMap<String, Arc<Breaks>> {
+        &self.breaks
     }
 
     fn load(&mut self) {

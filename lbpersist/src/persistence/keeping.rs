@@ -15,7 +15,10 @@ use std::{
     },
 };
 
+use lbpersist_common::breaks::BreakReason;
+
 use super::{
+    breaks::Breaks,
     entries::{Book, Tenure},
     header::{self, Without},
     memory::{Memory, Stamp},
@@ -56,8 +59,12 @@ pub enum Condition {
     Usable,
     /// It has as many connections as it may have.
     Full,
-    /// Its monitors say that it is down, or it is to serve nobody.
+    /// Its monitors say that it is down.
     Down,
+    /// The same, and it was being drained.
+    Drained,
+    /// It is to serve nobody.
+    Disabled,
 }
 
 /// The time of a request.
@@ -194,6 +201,7 @@ pub struct Keeping {
     pub(super) on_limit: OnLimit,
     pub(super) roster: Roster,
     pub(super) counters: Arc<Counters>,
+    pub(super) breaks: Arc<Breaks>,
 }
 
 /// A profile of the chain.
@@ -317,6 +325,8 @@ pub struct Decision {
     /// The client's entry names another server than it is to have.
     moved: bool,
     client: SocketAddr,
+    /// The server that the client was bound to and does not meet, if it is still there, and why.
+    broken: Option<(Option<usize>, BreakReason)>,
     keeping: Arc<Keeping>,
 }
 
@@ -361,10 +371,18 @@ impl Keeping {
             lost: false,
             moved: false,
             client: request.client(),
+            broken: None,
             keeping: Arc::clone(self),
         };
         for (place, link) in self.links.iter().enumerate() {
-            let Some((server, found)) = self.find(link, request, tenure, now) else { continue };
+            let (server, found) = match self.find(link, request, tenure, now) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(Unknown) => {
+                    decision.broken.get_or_insert((None, BreakReason::Removed));
+                    continue;
+                }
+            };
             let judged = self.judge(link, server, condition(server));
             if let (Found::Entry(hold), Err(_)) = (&found, judged) {
                 self.close(place, *hold, now.ms);
@@ -385,9 +403,10 @@ impl Keeping {
                     return decision;
                 }
                 // The next profile may know better, and then any server will do.
-                Err(Lost::Gone) => {
+                Err(Lost::Gone(reason)) => {
                     decision.lost = true;
                     decision.moved |= matches!(found, Found::Address);
+                    decision.broken.get_or_insert((Some(server), reason));
                 }
             }
         }
@@ -411,6 +430,7 @@ impl Keeping {
         let (by, hold) = (decision.by, decision.hold.take());
         let as_decided =
             matches!(decision.choice, Choice::Server { server: decided, .. } if decided == server);
+        self.count(&decision, server, now);
         if let Some((place, hold)) = hold {
             if as_decided {
                 session.holds[place] = Some(hold);
@@ -456,6 +476,27 @@ impl Keeping {
         session
     }
 
+    /// Counts whether a bound client met its server.
+    fn count(&self, decision: &Decision, server: usize, now: Now) {
+        let lost = match decision.choice {
+            // It could not be reached, whatever its monitors say.
+            Choice::Server { server: decided, .. } if decided != server => {
+                decision.broken.or(Some((Some(decided), BreakReason::Down)))
+            }
+            _ => decision.broken,
+        };
+        match lost {
+            Some((before, reason)) if before != Some(server) => {
+                let before = before.and_then(|before| self.roster.name(before));
+                let servers = [before, self.roster.name(server)];
+                let client = decision.client.ip().to_canonical();
+                self.breaks.broken(reason, client, servers, now.unix_s);
+            }
+            _ if decision.by.is_some() => self.breaks.kept(),
+            _ => {}
+        }
+    }
+
     /// Takes our cookies out of a Cookie header.
     pub fn strip(&self, cookies: &[u8]) -> Without {
         let ours = |name: &[u8]| {
@@ -489,15 +530,15 @@ impl Keeping {
         request: &impl Request,
         tenure: &Tenure,
         now: Now,
-    ) -> Option<(usize, Found)> {
+    ) -> Result<Option<(usize, Found)>, Unknown> {
         let entry = |table: &Table, secret: &[u8]| {
-            let (bound, hold) = table.open(secret, now.ms)?;
+            let Some((bound, hold)) = table.open(secret, now.ms) else { return Ok(None) };
             match self.roster.by_id(bound) {
-                Some(server) => Some((server, Found::Entry(hold))),
+                Some(server) => Ok(Some((server, Found::Entry(hold)))),
                 None => {
                     table.close(hold, now.ms);
                     self.counters.count(Event::UnknownServer);
-                    None
+                    Err(Unknown)
                 }
             }
         };
@@ -506,18 +547,20 @@ impl Keeping {
             Method::App { name, argument, table } => {
                 let named = named(request, name).find(|value| !value.is_empty());
                 let value =
-                    named.or_else(|| header::argument(request.target(), argument.as_bytes()))?;
-                entry(table, value)
+                    named.or_else(|| header::argument(request.target(), argument.as_bytes()));
+                value.map_or(Ok(None), |value| entry(table, value))
             }
             Method::Header { name } => {
-                let server = self.roster.by_header(request.header(name)?)?;
-                Some((server, Found::Named))
+                let value = request.header(name);
+                let server = value.and_then(|value| self.roster.by_header(value));
+                Ok(server.map(|server| (server, Found::Named)))
             }
-            Method::Address { book, .. } => match tenure.find(book, request.client().ip())? {
-                Ok(server) => Some((server, Found::Address)),
-                Err(()) => {
+            Method::Address { book, .. } => match tenure.find(book, request.client().ip()) {
+                None => Ok(None),
+                Some(Ok(server)) => Ok(Some((server, Found::Address))),
+                Some(Err(())) => {
                     self.counters.count(Event::UnknownServer);
-                    None
+                    Err(Unknown)
                 }
             },
         }
@@ -530,9 +573,10 @@ impl Keeping {
         cookie: &Cookie,
         request: &impl Request,
         now: Now,
-    ) -> Option<(usize, Found)> {
+    ) -> Result<Option<(usize, Found)>, Unknown> {
         let mut values = named(request, &cookie.name);
         let mut found = None;
+        let mut is_unknown = false;
         for value in values.by_ref().take(CANDIDATES) {
             if found.is_some() {
                 self.counters.count(Event::Doubled);
@@ -543,31 +587,37 @@ impl Keeping {
                     let bound = Bound { server: token.server, generation: token.generation };
                     match self.roster.by_id(bound) {
                         Some(server) => found = Some((server, Found::Cookie { token, fresh })),
-                        None => self.counters.count(Event::UnknownServer),
+                        None => {
+                            self.counters.count(Event::UnknownServer);
+                            is_unknown = true;
+                        }
                     }
                 }
                 Err(refusal) => self.counters.refuse(refusal),
             }
         }
-        found
+        if found.is_none() && is_unknown { Err(Unknown) } else { Ok(found) }
     }
 
     fn judge(&self, link: &Link, server: usize, condition: Condition) -> Result<Choice, Lost> {
         let may_move = link.server_down == ServerDown::Immediate;
+        let stays = Ok(Choice::Server { server, may_move });
+        let reason = match condition {
+            Condition::Usable => return stays,
+            Condition::Full => BreakReason::Limit,
+            Condition::Down => BreakReason::Down,
+            Condition::Drained => BreakReason::Drained,
+            Condition::Disabled => BreakReason::Disabled,
+        };
         let (event, lost) = match (condition, link.server_down, self.on_limit) {
-            (Condition::Usable, _, _)
-            | (Condition::Full, _, OnLimit::Exceed)
-            | (Condition::Down, ServerDown::Continue, _) => {
-                return Ok(Choice::Server { server, may_move });
-            }
-            (Condition::Full, _, OnLimit::Spill) => (Event::Full, Lost::Gone),
+            (Condition::Full, _, OnLimit::Exceed) => return stays,
+            (Condition::Full, _, OnLimit::Spill) => (Event::Full, Lost::Gone(reason)),
             (Condition::Full, _, OnLimit::Reject) => {
                 (Event::RefusedFull, Lost::Refused(Choice::RefuseFull))
             }
-            (Condition::Down, ServerDown::Immediate, _) => (Event::Down, Lost::Gone),
-            (Condition::Down, ServerDown::Never, _) => {
-                (Event::Refused, Lost::Refused(Choice::Refuse))
-            }
+            (_, ServerDown::Continue, _) => return stays,
+            (_, ServerDown::Immediate, _) => (Event::Down, Lost::Gone(reason)),
+            (_, ServerDown::Never, _) => (Event::Refused, Lost::Refused(Choice::Refuse)),
         };
         self.counters.count(event);
         Err(lost)
@@ -583,9 +633,12 @@ impl Keeping {
 /// Why a client does not go to the server it is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
-    Gone,
+    Gone(BreakReason),
     Refused(Choice),
 }
+
+/// A client is bound to a server that is no longer in the pool.
+struct Unknown;
 
 /// A request that has its server. It keeps the entries it uses from expiring, until it is dropped.
 #[derive(Debug)]

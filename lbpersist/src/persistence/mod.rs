@@ -5,6 +5,7 @@
 //! `entries` asks for those by address, `roster` knows servers. No sockets, and no time but
 //! what is given in; only guards that end with a request look at the clock.
 
+pub mod breaks;
 pub mod entries;
 pub mod header;
 mod keeper;

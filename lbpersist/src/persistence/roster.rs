@@ -11,6 +11,7 @@ use crate::model::{Pool, Server};
 #[derive(Debug)]
 pub(super) struct Roster {
     bound: Vec<Bound>,
+    names: Vec<String>,
     by_id: HashMap<Bound, usize>,
     by_header: HashMap<Box<[u8]>, usize>,
 }
@@ -26,11 +27,17 @@ impl Roster {
         let values = pool.servers.iter().enumerate().filter_map(|(place, server)| {
             Some((server.header_value.as_ref()?.as_bytes().into(), place))
         });
-        Self { bound, by_id, by_header: values.collect() }
+        let names = pool.servers.iter().map(name).collect();
+        Self { bound, names, by_id, by_header: values.collect() }
     }
 
     pub(super) fn bound(&self, server: usize) -> Bound {
         self.bound[server]
+    }
+
+    /// The server as it is written: its address, with its port if it has one of its own.
+    pub(super) fn name(&self, server: usize) -> Option<&str> {
+        self.names.get(server).map(String::as_str)
     }
 
     pub(super) fn by_id(&self, bound: Bound) -> Option<usize> {
@@ -40,6 +47,13 @@ impl Roster {
     pub(super) fn by_header(&self, value: &[u8]) -> Option<usize> {
         self.by_header.get(value.trim_ascii()).copied()
     }
+}
+
+fn name(server: &Server) -> String {
+    server.port.map_or_else(
+        || server.address.to_string(),
+        |port| std::net::SocketAddr::new(server.address, port).to_string(),
+    )
 }
 
 /// The stable id of a pool.

@@ -390,6 +390,46 @@ fn a_client_that_moved_has_the_new_server_for_good() {
 }
 
 #[test]
+fn requests_of_bound_clients_count_as_kept_or_broken() {
+    use Condition::{Disabled, Down, Drained, Full, Usable};
+    let rows = [(Down, "down"), (Drained, "drained"), (Disabled, "disabled"), (Full, "limit")];
+    for (condition, reason) in rows {
+        let world = World::new(COOKIE);
+        let bound = with_cookie(&world.cookie(1));
+        world.visit(&bound, 1);
+        world.set(1, condition);
+        world.visit(&bound, 2);
+        world.set(1, Usable);
+        // It could not be reached, whatever the monitors say.
+        world.visit(&bound, 0);
+        let breaks = &world.keeper.breaks()["w"];
+        let counts = breaks.counts();
+        assert_eq!((breaks.count_kept(), counts.values().sum::<u64>()), (1, 2));
+        let expected = if reason == "down" { (2, 2) } else { (1, 1) };
+        assert_eq!((counts["down"], counts[reason]), expected);
+        let last = breaks.last("w");
+        assert_eq!(last.len(), 2);
+        assert_eq!(last[0].before.as_deref(), Some("10.0.0.2"), "{last:?}");
+        assert_eq!(last[0].after.as_deref(), Some("10.0.0.3"));
+    }
+}
+
+#[test]
+fn a_client_of_a_server_that_was_removed_counts_as_broken() {
+    let mut world = World::new(COOKIE);
+    let bound = with_cookie(&world.cookie(1));
+    let servers = "{ address = \"10.0.0.1\" }, { address = \"10.0.0.3\" }";
+    world.keeping = make(&mut world.keeper, &world.entries, &text(servers, COOKIE));
+    world.visit(&bound, 1);
+    let breaks = &world.keeper.breaks()["w"];
+    assert_eq!(breaks.counts()["removed"], 1);
+    assert_eq!(breaks.last("w")[0].before, None);
+    // One that says nothing of ours breaks nothing.
+    world.visit(&with_cookie("LB=forged"), 0);
+    assert_eq!(breaks.counts().values().sum::<u64>(), 1);
+}
+
+#[test]
 fn an_application_cookie_is_learned_and_found_wherever_it_is() {
     let world =
         World::new("type = \"app-cookie\"\ncookie_name = \"JSID\"\nquery_argument = \"jsid\"");

@@ -54,6 +54,7 @@ use self::{
     worker::Command,
 };
 use crate::{
+    breaks::Break,
     datapath::desired::Facts,
     model::Model,
     persistence::{entries::Sites, state::Store},
@@ -100,6 +101,10 @@ pub struct ServiceCounts {
     /// What has happened to the persistence of its clients, by event.
     #[serde(default)]
     pub persistence: BTreeMap<String, u64>,
+    /// Requests, or connections of mode `tcp`, of bound clients that met their server.
+    pub kept: u64,
+    /// Those that met another one, by reason.
+    pub breaks: BTreeMap<String, u64>,
 }
 
 /// The daemon's end of the workers.
@@ -195,12 +200,23 @@ impl Proxy {
     pub fn counts(&self) -> Vec<ServiceCounts> {
         let counters = self.maker.counters().iter();
         counters
-            .map(|(name, counters)| ServiceCounts {
-                name: name.to_string(),
-                counts: counters.sum(),
-                persistence: self.maker.keeper.counts(name),
+            .map(|(name, counters)| {
+                let breaks = self.maker.keeper.breaks().get(&**name);
+                ServiceCounts {
+                    name: name.to_string(),
+                    counts: counters.sum(),
+                    persistence: self.maker.keeper.counts(name),
+                    kept: breaks.map_or(0, |breaks| breaks.count_kept()),
+                    breaks: breaks.map(|breaks| breaks.counts()).unwrap_or_default(),
+                }
             })
             .collect()
+    }
+
+    /// The last breaks of all services, by service.
+    pub fn breaks(&self) -> Vec<Break> {
+        let all = self.maker.keeper.breaks().iter();
+        all.flat_map(|(service, breaks)| breaks.last(service)).collect()
     }
 
     /// Ends every worker; requests under way have the time that is configured.

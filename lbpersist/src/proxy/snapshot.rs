@@ -140,9 +140,10 @@ impl Maker {
             Server {
                 address: SocketAddr::new(server.address, server.port.unwrap_or(port)),
                 condition: match server.state() {
-                    ServerState::Disabled => Condition::Down,
-                    _ if facts.down.contains(&key) => Condition::Down,
-                    _ => Condition::Usable,
+                    ServerState::Disabled => Condition::Disabled,
+                    _ if !facts.down.contains(&key) => Condition::Usable,
+                    ServerState::Draining => Condition::Drained,
+                    ServerState::Enabled => Condition::Down,
                 },
             }
         });

@@ -1,6 +1,7 @@
 //! What happens to the balancer during a campaign, in an order that the seed decides.
 
 use std::{
+    collections::BTreeMap,
     fs, thread,
     time::{Duration, Instant},
 };
@@ -148,7 +149,20 @@ impl<'a> Course<'a> {
             ensure!(start.elapsed() < LIMIT, "the campaign takes more than {LIMIT:?}");
             thread::sleep(Duration::from_millis(20));
         }
-        crowd.end()
+        let outcome = crowd.end()?;
+        Ok(Outcome { breaks: self.breaks()?, ..outcome })
+    }
+
+    /// Breaks of all services by reason, those that there were.
+    fn breaks(&self) -> Result<BTreeMap<String, u64>> {
+        let status = self.balancer.json(&["status"])?;
+        let mut sum: BTreeMap<String, u64> = BTreeMap::new();
+        let services = status["virtual_services"].as_array().into_iter().flatten();
+        for (reason, count) in services.flat_map(|one| one["breaks"].as_object()).flatten() {
+            *sum.entry(reason.clone()).or_default() += count.as_u64().context("a count")?;
+        }
+        sum.retain(|_, count| *count > 0);
+        Ok(sum)
     }
 
     fn events(&mut self) -> Vec<Event> {

@@ -8,7 +8,7 @@ mod course;
 mod crowd;
 mod random;
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use anyhow::Result;
 
@@ -44,6 +44,8 @@ pub struct Outcome {
     pub excused_moves: u64,
     /// Questions without an answer because the client's server had gone down.
     pub excused_losses: u64,
+    /// Clients that the balancer itself says met another server, by reason, if there were any.
+    pub breaks: BTreeMap<String, u64>,
     /// The longest that an answer took, in milliseconds.
     pub slowest_ms: u128,
     /// The first things that went wrong, in words.
@@ -51,9 +53,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the promise was kept.
+    /// Whether the promise was kept, and the balancer agrees.
     pub fn is_kept(&self) -> bool {
-        self.moved == 0 && self.lost == 0 && self.requests > 0
+        self.moved == 0
+            && self.lost == 0
+            && self.requests > 0
+            && self.breaks.keys().all(|reason| reason == "down")
     }
 }
 

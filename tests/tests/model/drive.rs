@@ -356,6 +356,11 @@ impl Run<'_> {
             .map(|(flow, begun)| (*flow, self.host_at(flow.service.pool, begun.server)))
             .collect();
         same("the handshakes are", &handshakes, &expected)?;
+        let breaks: u64 = self.rig.breaks().map_err(told)?.values().sum();
+        let [least, more] = self.rules.breaks;
+        if !(least..=least + more).contains(&breaks) {
+            return Err(format!("{breaks} breaks were counted, not {least} and up to {more} more"));
+        }
         same("counts put right and records refused are", &faults(self.rig)?, &self.faults)
     }
 

@@ -203,6 +203,8 @@ pub(crate) struct Rules {
     pub(crate) connections: BTreeMap<Flow, Connection>,
     pub(crate) handshakes: BTreeMap<Flow, Handshake>,
     pub(crate) budget: Budget,
+    /// Live clients that met another server than theirs; and those for whom that depends on a tick of the clock.
+    pub(crate) breaks: [u64; 2],
     epochs: u64,
 }
 
@@ -316,6 +318,7 @@ impl Rules {
             connections: BTreeMap::new(),
             handshakes: BTreeMap::new(),
             budget,
+            breaks: [0; 2],
             epochs: 0,
         }
     }
@@ -474,6 +477,9 @@ impl Rules {
             return self.to(&flow, server);
         }
         if self.pool(&flow).is_persistent() {
+            if known.is_some_and(|known| known != server) {
+                self.breaks[0] += 1;
+            }
             self.bind(&flow, server, 0, now + UDP_LASTS);
         } else {
             let state = State::Flow;
@@ -613,12 +619,19 @@ impl Rules {
     fn finish(&mut self, flow: Flow, handshake: &Handshake, says: Says, now: u64) {
         let (server, key) = (handshake.server, self.key(&flow));
         let counted = self.pool(&flow).is_persistent().then(|| match self.bound(&flow, now) {
-            Some((_, Standing::Usable | Standing::Refused)) if !handshake.spilled => {
+            Some((bound, Standing::Usable | Standing::Refused)) if !handshake.spilled => {
+                // Whether it was bound before its SYN, and to a server that was gone then, or by another connection since.
+                self.breaks[1] += u64::from(bound != server);
                 let entry = self.entries.get_mut(&key).expect("it binds");
                 entry.open += 1;
                 (key, entry.epoch)
             }
-            _ => (key, self.bind(&flow, server, 1, now)),
+            lost => {
+                if lost.is_some_and(|(lost, _)| lost != server) {
+                    self.breaks[0] += 1;
+                }
+                (key, self.bind(&flow, server, 1, now))
+            }
         });
         let state = State::Established;
         let (heard, noted, suspected) = (now, [now; 2], None);

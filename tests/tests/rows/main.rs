@@ -5,6 +5,7 @@
 
 mod algorithm;
 mod answer;
+mod breaks;
 mod closing;
 mod cut;
 mod down;

@@ -17,6 +17,7 @@ use std::{
 };
 
 use lbpersist_common::{
+    breaks::BreakReason,
     connection::{Connection, ConnectionKey},
     counter::Event,
     hash,
@@ -65,6 +66,9 @@ pub struct Sweep {
     started_ns: u64,
     // Of the batch in work.
     fingerprints: Vec<Fingerprint>,
+    // Entries of this pass so far, and whether they were so many in the last one that some may be evicted.
+    found: usize,
+    crowded: bool,
     // How many handshakes had begun when none was unfinished and no slot marked for one.
     quiet_at: Option<u64>,
 }
@@ -152,6 +156,8 @@ impl Sweep {
             requests: Vec::new(),
             started_ns: clock::now_ns().saturating_sub(COARSE_NS),
             fingerprints: Vec::new(),
+            found: 0,
+            crowded: false,
             quiet_at: None,
         }
     }
@@ -230,6 +236,7 @@ impl Sweep {
             ring.begin_look(PASS_REASONS);
         }
         self.tally.begin();
+        self.found = 0;
         self.occupancy.begin(data_path);
         Ok(Phase::Connections(None))
     }
@@ -335,6 +342,7 @@ impl Sweep {
         now_ns: u64,
     ) -> Result<Phase, Error> {
         let batch = data_path.maps.entries.batch(after)?;
+        self.found += batch.records.len();
         let mut orphans = Vec::new();
         {
             let index = Index::of(data_path.actual());
@@ -348,6 +356,10 @@ impl Sweep {
             {
                 match index.scopes.get(&key.scope).and_then(|pool| index.pools.get(pool)) {
                     Some(pool) => {
+                        if self.crowded {
+                            let (ghosts, timeout_ns) = (&data_path.maps.ghosts, pool.timeout_ns);
+                            ghosts.leave(key, entry, BreakReason::Evicted, timeout_ns, now_ns);
+                        }
                         let found = self.tally.of(fingerprint);
                         self.entry(&index, pool, (key, entry), found, now_ns);
                     }
@@ -367,6 +379,7 @@ impl Sweep {
         }
         self.rings.clear();
         self.tally.end();
+        self.crowded = is_crowded(self.found, data_path.maps.entries.capacity()?);
         self.occupancy.end(data_path);
         self.doubts = std::mem::take(&mut self.new_doubts);
         Ok(Phase::Rest)
@@ -444,6 +457,14 @@ impl Index<'_> {
         let client = self.pools.get(&info.pool)?.masked(&key.client);
         Some(EntryKey { client, scope: info.scope, destination: key.destination })
     }
+}
+
+/// Whether a table may evict records. It does so before it is full, since every CPU keeps places for itself (128 and more, in
+/// bpf_lru_list.c of the kernel).
+fn is_crowded(found: usize, capacity: u32) -> bool {
+    const OF_A_CPU: usize = 256;
+    let cpus = aya::util::nr_cpus().unwrap_or(1);
+    found + cpus * OF_A_CPU >= capacity as usize / 4 * 3
 }
 
 /// The key of no entry: scope 0 is never given out.

@@ -52,6 +52,10 @@ pub(crate) fn run(campaign: &Campaign) -> Result<ExitCode> {
         outcome.excused_moves,
         outcome.excused_losses,
     );
+    let breaks: Vec<String> =
+        outcome.breaks.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let breaks = if breaks.is_empty() { "none".to_owned() } else { breaks.join(", ") };
+    println!("breaks that the balancer counted, which may be for `down` alone: {breaks}");
     println!("{outcome}");
     Ok(if outcome.is_kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
