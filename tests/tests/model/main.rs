@@ -56,10 +56,10 @@ fn work(left: &AtomicU32) -> Option<String> {
             rig = self::rig()?;
         }
         let case = events::cases().new_tree(&mut runner).unwrap().current();
-        if drive::run(&mut rig, &case).is_err() {
+        if let Err(first) = drive::run(&mut rig, &case) {
             left.store(0, Relaxed);
             let (case, what) = shorten(&mut rig, case);
-            return Some(format!("{what}\n{case:?}"));
+            return Some(format!("{what}\n{case:?}\nat first: {}", first.what));
         }
     }
     None
