@@ -34,6 +34,7 @@ Examples:
   lbpersist check --config /etc/lbpersist.toml
   lbpersist run --config /etc/lbpersist.toml --interface eth0
   lbpersist status
+  lbpersist top
   lbpersist explain --virtual-service web --client 203.0.113.7:40001
   lbpersist server drain web 10.0.0.11 --wait --deadline 2h
   lbpersist persistence list --client 203.0.113.0/24 -o json
@@ -138,6 +139,15 @@ pub enum Command {
     },
     /// Show interfaces, services, pools, servers, counters, and what a running daemon's monitors say
     Status,
+    /// Watch services and servers in the terminal: packets, bits and connections a second, open connections, breaks
+    ///
+    /// Reads the pinned maps and needs no daemon; what services of mode `tcp` and `http` do, a running one says. Keys: q quits,
+    /// p pauses, s sorts by name, packets/s or connections/s, up and down scroll, ? shows these. With --once it prints one frame as text
+    /// and needs no terminal.
+    #[command(
+        after_help = "Examples:\n  lbpersist top\n  lbpersist top --interval 500ms\n  lbpersist top --once --interval 10s > rates.txt"
+    )]
+    Top(Top),
     /// Say which server a client meets and why, and why not the others
     ///
     /// Follows the program's rules on the pinned maps and changes nothing; needs no daemon. With the client's port it also says what
@@ -179,6 +189,17 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+/// How a view of the traffic goes on.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Time between two readings, such as 500ms or 2s; at least 100ms
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_interval)]
+    pub interval: Duration,
+    /// Print one frame as text, after two readings one interval apart
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// A client at the door of a service.
@@ -373,6 +394,15 @@ fn parse_reason(text: &str) -> Result<BreakReason, String> {
 fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::config::parse_duration(text)
         .map_err(|why| format!("it must be a duration such as 90s or 2h, {why}"))
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("it must be from 100ms to 1h".to_owned())
+    }
 }
 
 fn parse_prefix(text: &str) -> Result<IpNet, String> {

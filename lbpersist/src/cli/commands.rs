@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     apply,
     arguments::{Arguments, Command, Entries, Monitor, Output, Persistence},
-    breaks, entries, explain, generate, monitor, proxied, server, store, text,
+    breaks, entries, explain, generate, monitor, proxied, server, store, text, top,
 };
 use crate::{
     clock, config, control,
@@ -76,6 +76,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Detach { interfaces, .. } => detach(&interfaces, &pins),
         Command::Decapsulate { interfaces, from } => decapsulate(&interfaces, &from, &pins),
         Command::Status => status(&pins, &socket, output),
+        Command::Top(asked) => top::execute(&asked, &pins, &socket, output),
         Command::Explain(asked) => explain::execute(asked, &pins, output),
         Command::Apply { file, dry_run, save } => {
             apply::file(&socket, &file, dry_run, save, output)

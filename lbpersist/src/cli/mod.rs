@@ -13,5 +13,6 @@ mod proxied;
 mod server;
 mod store;
 mod text;
+mod top;
 
 pub use commands::main;

@@ -19,6 +19,7 @@ mod scope;
 mod server_down;
 mod service;
 mod store;
+mod top;
 mod udp;
 mod wide;
 mod wire;
