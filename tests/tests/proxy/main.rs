@@ -9,4 +9,5 @@ mod reload;
 mod setup;
 mod shared;
 mod streams;
+mod top;
 mod versions;

@@ -182,3 +182,50 @@ enum Next {
     Draw,
     Quit,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        reading::{Sort, tests::reading},
+        *,
+    };
+
+    #[test]
+    fn keys_do_what_the_line_of_keys_says() {
+        let (pins, socket) = (PinDirectory::new("/nonexistent"), Path::new("/nonexistent"));
+        let source = Source { pins: &pins, socket };
+        let mut session = Session::new(source, Duration::from_secs(2), reading(1));
+        let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
+        let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        for quits in [key(KeyCode::Char('q')), key(KeyCode::Esc), control_c] {
+            assert_eq!(session.obey(quits), Next::Quit, "{quits:?}");
+        }
+        for code in ['c', 'p', 's', '?'].map(KeyCode::Char) {
+            assert_eq!(session.obey(key(code)), Next::Draw);
+        }
+        let Screen { sort, is_paused, shows_keys, .. } = session.screen.clone();
+        assert_eq!((sort, is_paused, shows_keys), (Sort::Packets, true, true));
+        for (code, scrolled) in [
+            (KeyCode::Up, 0),
+            (KeyCode::Down, 1),
+            (KeyCode::PageDown, PAGE + 1),
+            (KeyCode::Up, PAGE),
+            (KeyCode::PageUp, 0),
+            (KeyCode::Down, 1),
+            (KeyCode::Home, 0),
+        ] {
+            session.obey(key(code));
+            assert_eq!(session.screen.scrolled, scrolled, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_the_rows_stay() {
+        let (pins, socket) = (PinDirectory::new("/nonexistent"), Path::new("/nonexistent"));
+        let source = Source { pins: &pins, socket };
+        let mut session = Session::new(source, Duration::from_secs(2), reading(1));
+        session.read(|_, rows| rows);
+        assert!(session.screen.trouble.is_some_and(|why| why.contains("/nonexistent")));
+        assert_eq!(session.rows.services.len(), 2);
+    }
+}
