@@ -41,6 +41,9 @@ pub const INGRESS: u32 = 1;
 /// The longest frame that comes back.
 const ROOM: usize = 16_384;
 
+/// How late the program may run.
+const LATE_NS: u64 = 20_000_000;
+
 /// The program with its maps. Dropping it removes all it pinned.
 pub struct Rig {
     data_path: Option<DataPath>,
@@ -49,6 +52,7 @@ pub struct Rig {
     sweep: Sweep,
     // What the program's clock says when it runs next; `None` leaves it alone.
     clock: Option<u64>,
+    was_late: bool,
     /// The servers that are down.
     pub down: BTreeSet<ServerKey>,
     /// The network.
@@ -123,6 +127,12 @@ impl Rig {
         self.clock = Some(now_ns);
     }
 
+    /// Whether the program has run much later than its clock was to say, since the last call: on a busy machine it may have to
+    /// wait for its turn between the two, and then what it decided by its clock is no evidence.
+    pub fn take_late(&mut self) -> bool {
+        std::mem::take(&mut self.was_late)
+    }
+
     /// Begins anew with another configuration: empty tables, new rings without marks, every server up.
     pub fn reset(&mut self, configuration: &str) -> Result<()> {
         self.model.services.clear();
@@ -155,14 +165,15 @@ impl Rig {
 
     /// Runs the program on a frame, which must count under exactly one reason.
     pub fn send(&mut self, frame: &[u8]) -> Result<Outcome> {
-        self.turn_clock()?;
         let before = self.verdicts()?;
+        self.turn_clock()?;
         let mut packet = vec![0; ROOM];
         let result = self.data_path().object.program()?.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut packet),
             ..TestRunOptions::default()
         })?;
+        self.note_delay()?;
         packet.truncate(result.data_size_out as usize);
         let after = self.verdicts()?;
         let counted: Vec<(usize, u64)> = before
@@ -258,8 +269,16 @@ impl Rig {
         let model = config::parse(configuration)?;
         let data_path = Some(DataPath::open(&pins.directory(), &model.data_path)?);
         let sweep = sweep(&model);
-        let mut rig =
-            Self { data_path, pins, model, sweep, clock: None, down: BTreeSet::new(), view };
+        let mut rig = Self {
+            data_path,
+            pins,
+            model,
+            sweep,
+            clock: None,
+            was_late: false,
+            down: BTreeSet::new(),
+            view,
+        };
         rig.apply()?;
         Ok(rig)
     }
@@ -270,6 +289,14 @@ impl Rig {
         let mut layout = map.get(&0, 0)?;
         layout.clock_offset_ns = now_ns.wrapping_sub(clock::now_ns());
         Ok(map.set(0, layout, 0)?)
+    }
+
+    /// Notes it when the program may have run long after its clock was set.
+    fn note_delay(&mut self) -> Result<()> {
+        let Some(now_ns) = self.clock else { return Ok(()) };
+        let offset = self.data_path().maps.layout()?.clock_offset_ns;
+        self.was_late |= clock::now_ns().wrapping_add(offset).wrapping_sub(now_ns) > LATE_NS;
+        Ok(())
     }
 
     fn verdicts(&mut self) -> Result<Vec<u64>> {
