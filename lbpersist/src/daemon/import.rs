@@ -24,7 +24,7 @@ use crate::{
         address::{from_map, to_map},
         bind::{Fate, Wanted},
         desired::{Desired, identity_of},
-        identity::{Identities, ServerIdentity},
+        identity::{Generation, Identities, ServerIdentity},
     },
     store::unix_s,
 };
@@ -72,20 +72,31 @@ impl Daemon {
 struct Book<'a> {
     identities: &'a Identities,
     pools: &'a BTreeMap<u32, Pool>,
-    services: HashMap<u32, (&'a Service, Option<IpNet>)>,
+    services: HashMap<u32, Known<'a>>,
+}
+
+/// A service, the prefix that it is on if it is on one, and whether its clients are those of IPv4.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    service: &'a Service,
+    prefix: Option<IpNet>,
+    is_ipv4: bool,
 }
 
 impl<'a> Book<'a> {
     fn of(actual: &'a Desired, identities: &'a Identities) -> Self {
-        let exact = actual.services.values().chain(actual.carried.values());
-        let mut services: HashMap<_, _> =
-            exact.map(|service| (service.id, (service, None))).collect();
+        let exact = actual.services.iter().chain(&actual.carried).map(|(end, service)| {
+            let is_ipv4 = end.address.is_ipv4();
+            (service.id, Known { service, prefix: None, is_ipv4 })
+        });
+        let mut services: HashMap<_, _> = exact.collect();
         for ((_, key), service) in &actual.prefix_services {
             let address = from_map(key.address);
             let bits = u8::try_from(service.prefix_length).unwrap_or(128);
             let bits = if address.is_ipv4() { bits.saturating_sub(96) } else { bits };
             if service.id != 0 {
-                services.insert(service.id, (service, IpNet::new(address, bits).ok()));
+                let (prefix, is_ipv4) = (IpNet::new(address, bits).ok(), address.is_ipv4());
+                services.insert(service.id, Known { service, prefix, is_ipv4 });
             }
         }
         Self { identities, pools: &actual.pools, services }
@@ -104,10 +115,18 @@ impl<'a> Book<'a> {
             Some(service) => self.service(service, name)?,
             None => (scope::pool(pool.id), None),
         };
-        if self.services.values().all(|(service, _)| service.scope != scope) {
+        let mut of_scope =
+            self.services.values().filter(|known| known.service.scope == scope).peekable();
+        if of_scope.peek().is_none() {
             return Err(format!("entries of pool `{name}` belong to one `virtual_service` each"));
         }
-        let client = self.client(client, pool)?;
+        let text = client;
+        let client = self.client(text, pool)?;
+        if of_scope.all(|known| known.is_ipv4 != client.is_ipv4()) {
+            return Err(format!(
+                "client {text} can never come: the service is of the other address family"
+            ));
+        }
         let destination = match (destination, prefix) {
             (Some(address), Some(prefix)) if prefix.contains(address) => {
                 Destination::of(&to_map(*address))
@@ -123,7 +142,7 @@ impl<'a> Book<'a> {
         let left_ns = nanoseconds(record.remaining_seconds)?.unwrap_or(pool.timeout_ns);
         let (address, port) = parse_server(server)?;
         let identity = ServerIdentity { pool: number, address, port };
-        let Some(known) = self.identities.servers.get(&identity) else { return Ok(None) };
+        let Some(known) = self.server(&identity) else { return Ok(None) };
         let age = record.created.map_or(0, |created| now.saturating_sub(created));
         Ok(Some(Wanted {
             key: EntryKey { client, scope, destination },
@@ -137,7 +156,22 @@ impl<'a> Book<'a> {
         let known = self.identities.services.get(&identity_of(service, pool));
         let found = known.and_then(|known| self.services.get(&known.id));
         let missing = || format!("there is no virtual service `{service}` with pool `{pool}`");
-        found.map(|(service, prefix)| (service.scope, *prefix)).ok_or_else(missing)
+        found.map(|known| (known.service.scope, known.prefix)).ok_or_else(missing)
+    }
+
+    /// The server; one that is named without its port if there is one only on that address.
+    fn server(&self, wanted: &ServerIdentity) -> Option<Generation> {
+        let exactly = self.identities.servers.get(wanted).copied();
+        let at_address = || {
+            let mut there = self.identities.servers.iter().filter(|(one, _)| {
+                wanted.port == 0 && (one.pool, one.address) == (wanted.pool, wanted.address)
+            });
+            match (there.next(), there.next()) {
+                (Some((_, only)), None) => Some(*only),
+                _ => None,
+            }
+        };
+        exactly.or_else(at_address)
     }
 
     /// The key of the client: what the profile's mask leaves of it.
