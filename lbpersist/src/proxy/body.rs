@@ -24,7 +24,8 @@ use crate::clock;
 /// The body of a client's request.
 #[derive(Debug)]
 pub(super) struct ClientBody {
-    inner: Incoming,
+    /// `None` where there is nothing to come.
+    inner: Option<Incoming>,
     /// How many more bytes it may have.
     left: u64,
     watch: Option<Watch>,
@@ -75,7 +76,7 @@ impl ClientBody {
     ) -> (Self, Option<Rc<Progress>>) {
         let left = most.unwrap_or(u64::MAX);
         if inner.is_end_stream() {
-            return (Self { inner, left, watch: None }, None);
+            return (Self { inner: None, left, watch: None }, None);
         }
         let since = clock::tick();
         let (last, fault, over) = (Cell::new(since), Cell::new(None), Cell::new(false));
@@ -83,7 +84,12 @@ impl ClientBody {
         let link = Rc::clone(link);
         let alarm = Alarm::default();
         let watch = Watch { progress: Rc::clone(&progress), link, limit, alarm, since };
-        (Self { inner, left, watch: Some(watch) }, Some(progress))
+        (Self { inner: Some(inner), left, watch: Some(watch) }, Some(progress))
+    }
+
+    /// The same body for another attempt, which only nothing can be.
+    pub(super) fn again(&self) -> Option<Self> {
+        self.inner.is_none().then_some(Self { inner: None, left: self.left, watch: None })
     }
 
     fn fail(&self, reason: Reason) -> io::Error {
@@ -109,7 +115,8 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let polled = Pin::new(inner).poll_frame(cx);
         let Some(watch) = &mut this.watch else { return polled.map_err(io::Error::other) };
         let Poll::Ready(frame) = polled else {
             ready!(watch.alarm.poll(cx, watch.since + watch.limit));
@@ -135,11 +142,11 @@ impl Body for ClientBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
     }
 }
 
@@ -205,8 +212,8 @@ impl ServerBody {
         self.silent_since = None;
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                // Nobody asks again after the last of a known length.
-                if self.inner.is_end_stream() {
+                // Nobody asks again after the last of a known length, or after trailers.
+                if self.inner.is_end_stream() || frame.is_trailers() {
                     self.finish(Reason::Answered);
                 }
                 Some(Ok(frame))

@@ -274,7 +274,7 @@ async fn http1(connection: &Rc<Connection>, settings: &HttpSettings, mut guard: 
 /// Why there is nothing more to parse.
 enum Ended {
     Parser(hyper::Result<()>),
-    /// The client has closed while it was waited for its answer.
+    /// The client has reset the connection while it waited for its answer.
     Gone,
     /// For now.
     Quiet,
@@ -318,8 +318,8 @@ async fn parse_http1(
         }
         if link.client_waits() && news_during != Some(link.begun()) {
             match stream.poll_news(cx) {
-                Poll::Ready(News::End) => return Poll::Ready(Ended::Gone),
-                Poll::Ready(News::Bytes) => news_during = Some(link.begun()),
+                Poll::Ready(News::Gone) => return Poll::Ready(Ended::Gone),
+                Poll::Ready(News::Unread) => news_during = Some(link.begun()),
                 Poll::Pending => {}
             }
         }

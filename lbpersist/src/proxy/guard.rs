@@ -476,19 +476,20 @@ impl Write for Guard {
 pub(super) struct ClientStream(Rc<RefCell<TcpStream>>);
 
 impl ClientStream {
-    /// Ready once the client has closed its end, or has sent something more, which is for others to read.
+    /// Ready once the client has gone, or there is something more to be read, which is for others to do. The end of what it
+    /// sends is no more than that: it may well wait for its answer.
     pub(super) fn poll_news(&self, cx: &mut Context<'_>) -> Poll<News> {
         let mut byte = [0];
         let peeked = ready!(self.0.borrow().poll_peek(cx, &mut ReadBuf::new(&mut byte)));
-        Poll::Ready(if matches!(peeked, Ok(1)) { News::Bytes } else { News::End })
+        Poll::Ready(if peeked.is_ok() { News::Unread } else { News::Gone })
     }
 }
 
 /// What a client has sent while it had but to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    Bytes,
-    End,
+    Unread,
+    Gone,
 }
 
 /// A timer that is seldom set: when it goes off too early, it is set again.

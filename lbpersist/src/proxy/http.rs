@@ -186,8 +186,9 @@ async fn ask(
     let server = &Arc::clone(&exchange.service).servers[server];
     let connection = Rc::clone(&exchange.connection);
     let pool = connection.pool(&settings.link);
+    let mut may_reuse = true;
     loop {
-        let kept = pool.take(server.address, settings.server_protocol);
+        let kept = pool.take(server.address, settings.server_protocol).filter(|_| may_reuse);
         let (mut lease, is_new) = match kept {
             Some(lease) => (lease, false),
             // Seldom, and large: it is not to make every request's future as large as itself.
@@ -198,6 +199,7 @@ async fn ask(
         };
         exchange.times.connected = Some(exchange.times.now());
         let Outgoing { request, progress } = outgoing;
+        let copy = (!is_new && progress.is_none()).then(|| again(&request)).flatten();
         let limit = settings.timeouts.response;
         let sent = send(&connection, &mut lease, request, progress.as_deref(), limit);
         match sent.await.map_err(Unanswered::Failed)? {
@@ -208,20 +210,34 @@ async fn ask(
                 exchange.lease = Some(lease);
                 return Ok(response);
             }
-            Err(mut error) => match error.take_message() {
-                Some(request) => {
+            Err(error) => {
+                if let Some(request) = error.back {
                     outgoing = Outgoing { request, progress };
                     if is_new {
                         return Err(Unanswered::NotSent(Box::new(outgoing)));
                     }
-                }
-                None => {
+                } else if let Some(request) = copy.filter(|_| error.is_silent) {
+                    // The server closed it as the request came. A new connection shows whether there is more to it.
+                    may_reuse = false;
+                    outgoing = Outgoing { request, progress };
+                } else {
                     let fault = progress.and_then(|progress| progress.fault());
                     return Err(Unanswered::Failed(fault.unwrap_or(Reason::BadAnswer)));
                 }
-            },
+            }
         }
     }
+}
+
+/// A copy of a request that has no body and may be sent twice (RFC 9110, section 9.2.2).
+fn again(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
+    let body = request.body().again().filter(|_| request.method().is_idempotent())?;
+    let mut copy = Request::new(body);
+    request.method().clone_into(copy.method_mut());
+    request.uri().clone_into(copy.uri_mut());
+    request.headers().clone_into(copy.headers_mut());
+    *copy.version_mut() = request.version();
+    Some(copy)
 }
 
 /// Sends a request and waits for the header of its answer, for `limit` from the last of the request.
@@ -270,6 +286,10 @@ async fn open(
 fn pass(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
     let Answer { response, upgrade } = answer;
     let (mut parts, body) = response.into_parts();
+    if parts.headers.contains_key(TRANSFER_ENCODING) {
+        // The chunks are what counts (RFC 9112, section 6.3).
+        parts.headers.remove(CONTENT_LENGTH);
+    }
     let protocol = headers::remove_hop_by_hop(&mut parts.headers);
     parts.extensions.clear();
     parts.version = Version::HTTP_11;

@@ -157,6 +157,18 @@ impl Http1 {
     fn is_closed(&self) -> bool {
         matches!(self.state, State::Ended(_) | State::Failed) || self.sender.is_closed()
     }
+
+    /// Lets go of a connection that has ended: what it was given but never sent comes back. Says whether anything of an
+    /// answer had been read from it.
+    fn drop_ended(&mut self) -> bool {
+        match mem::replace(&mut self.state, State::Failed) {
+            State::Ended(connection) => !connection.into_parts().read_buf.is_empty(),
+            other => {
+                self.state = other;
+                false
+            }
+        }
+    }
 }
 
 impl Sender {
@@ -196,8 +208,35 @@ impl Sender {
     }
 }
 
-/// A request that was not answered; it comes back if nothing of it was sent.
-pub(super) type Unanswered = TrySendError<Request<ClientBody>>;
+/// A request that was not answered.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    /// It comes back if nothing of it was sent.
+    pub(super) back: Option<Request<ClientBody>>,
+    /// The connection was closed before it brought anything of an answer.
+    pub(super) is_silent: bool,
+}
+
+impl Unanswered {
+    fn new(mut error: TrySendError<Request<ClientBody>>, has_answer: bool) -> Self {
+        let back = error.take_message();
+        let is_silent = !has_answer && is_closing(error.error());
+        Self { back, is_silent }
+    }
+}
+
+/// Whether this is what a connection says that its server has closed.
+fn is_closing(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+            return matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
+        }
+        source = cause.source();
+    }
+    error.is_incomplete_message()
+}
 
 impl Lease {
     /// Speaks HTTP on a stream to a server.
@@ -233,14 +272,25 @@ impl Lease {
         let answer = match &mut self.sender {
             Sender::Http1(one) => {
                 let mut answer = pin!(one.sender.try_send_request(request));
-                poll_fn(|cx| {
+                // What the answer waits for is done by driving the connection.
+                let unwatched = &mut Context::from_waker(Waker::noop());
+                let answer = poll_fn(|cx| {
                     one.drive(cx);
-                    // What the answer waits for is done by the line above.
-                    answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-                })
-                .await
+                    let polled = answer.as_mut().poll(unwatched);
+                    if polled.is_pending() && matches!(one.state, State::Ended(_)) {
+                        // Its server had closed it: the request is still in its queue, where nobody will look any more.
+                        one.drop_ended();
+                        return answer.as_mut().poll(unwatched);
+                    }
+                    polled
+                });
+                let answer = answer.await;
+                answer.map_err(|error| Unanswered::new(error, one.drop_ended()))
             }
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => {
+                let answer = sender.try_send_request(request).await;
+                answer.map_err(|error| Unanswered::new(error, false))
+            }
         };
         answer.map_err(Box::new)
     }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod errors;
+mod kept;
 mod limits;
 mod programs;
 mod raw;

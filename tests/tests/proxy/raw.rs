@@ -396,7 +396,7 @@ fn requests_with_two_readings_and_others_that_cannot_be_are_refused() {
     assert_eq!(rig.outcomes("unknown_version"), 2);
 }
 
-/// What a server says, and what the client gets of it.
+/// What a client asks by (a method, or a field of a GET), what a server says, and what the client gets of it.
 #[test]
 fn answers_pass_as_they_are() {
     if !wait::is_root_or_skip() {
@@ -408,6 +408,29 @@ fn answers_pass_as_they_are() {
             "a body in chunks",
             "GET",
             "HTTP/1.1 200 OK\r\nDate: d\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ndate: d\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
+        (
+            "fields after the chunks, which nobody has asked for",
+            "GET",
+            "HTTP/1.1 200 OK\r\nDate: d\r\nTrailer: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ndate: d\r\ntrailer: x\r\ntransfer-encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\n",
+        ),
+        (
+            "fields after the chunks",
+            "TE: trailers",
+            "HTTP/1.1 200 OK\r\nDate: d\r\nTrailer: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ndate: d\r\ntrailer: x\r\ntransfer-encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\nx: y\r\n\r\n",
+        ),
+        (
+            "length and chunks",
+            "GET",
+            "HTTP/1.1 200 OK\r\nDate: d\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ndate: d\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         ),
         (
@@ -457,7 +480,11 @@ fn answers_pass_as_they_are() {
         rig.servers[0].on(&row, Reply::Bytes(said.as_bytes().to_vec()));
         let mut stream = rig.connect();
         // The second is there to show that the first was understood to its end.
-        let ask = format!("{method} / HTTP/1.1\r\nHost: a\r\nRow: {row}\r\n\r\n");
+        let (method, more) = match method.split_once(' ') {
+            Some(_) => ("GET", format!("{method}\r\n")),
+            None => (*method, String::new()),
+        };
+        let ask = format!("{method} / HTTP/1.1\r\nHost: a\r\n{more}Row: {row}\r\n\r\n");
         for _ in 0..2 {
             stream.write_all(ask.as_bytes()).unwrap();
             let seen = read_like(&mut stream, got);
@@ -469,4 +496,7 @@ fn answers_pass_as_they_are() {
         assert_eq!(rest, "", "{name}");
     }
     assert!(wrong.is_empty(), "{wrong}{}", rig.balancer.log());
+    let complete = 2 * rows.len() as u64;
+    wait::until_true("all are counted as complete", || rig.outcomes("answered") == complete);
+    assert_eq!(rig.outcomes("client_gone"), 0);
 }

@@ -19,6 +19,7 @@ use lbpersist_tests::{
     scenario::{SERVER_PORTS, members},
     topology::{Family, Topology, Wiring},
 };
+use tokio::net::TcpSocket;
 
 /// How long anybody waits for bytes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -134,6 +135,11 @@ pub(crate) fn read_all_of(stream: &mut TcpStream, expected: &str) -> String {
     undated(&bytes)
 }
 
+/// Resets a connection.
+pub(crate) fn reset(stream: TcpStream) {
+    TcpSocket::from_std_stream(stream).set_zero_linger().expect("the rig works");
+}
+
 /// Reads the header of an answer.
 pub(crate) fn head_of(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
@@ -182,6 +188,10 @@ fn answer_of_ours(status: &str, reason: &str, more: &str) -> String {
 pub(crate) enum Reply {
     /// Sends these bytes and waits for the next request.
     Bytes(Vec<u8>),
+    /// The same, but waits for so long only, and closes the connection.
+    Idle(Vec<u8>, Duration),
+    /// Sends these bytes as the first answer on a connection, and closes a connection that has had an answer before.
+    Once(Vec<u8>),
     /// Sends these bytes and closes the connection.
     Close(Vec<u8>),
     /// Sends these bytes and then nothing.
@@ -257,13 +267,20 @@ impl Script {
 
 fn serve(mut stream: TcpStream, name: &str, replies: &Mutex<HashMap<String, Reply>>) {
     let mut bytes = Vec::new();
+    let mut answered = 0;
     while let Ok(Some(length)) = read_request(&mut stream, &mut bytes) {
         let request: Vec<u8> = bytes.drain(..length).collect();
         let text = String::from_utf8_lossy(&request).into_owned();
         let row = text.lines().find_map(|line| line.strip_prefix("row: "));
         let reply = row.and_then(|row| replies.lock().expect("the rig works").get(row).cloned());
         let reply = reply.unwrap_or_else(|| Reply::Bytes(echo(name, &request)));
+        if answered > 0 && matches!(reply, Reply::Once(_)) {
+            return;
+        }
+        answered += 1;
         let (Reply::Bytes(answer)
+        | Reply::Idle(answer, _)
+        | Reply::Once(answer)
         | Reply::Close(answer)
         | Reply::Hang(answer)
         | Reply::Echo(answer)) = &reply;
@@ -271,7 +288,10 @@ fn serve(mut stream: TcpStream, name: &str, replies: &Mutex<HashMap<String, Repl
             return;
         }
         match reply {
-            Reply::Bytes(_) => {}
+            Reply::Bytes(_) | Reply::Once(_) => {}
+            Reply::Idle(_, time) => {
+                let _ = stream.set_read_timeout(Some(time));
+            }
             Reply::Close(_) => {
                 // In order, so that what was sent arrives.
                 let _ = stream.shutdown(Shutdown::Write);
