@@ -10,9 +10,9 @@ pub fn now_ns() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
 
-/// Seconds since 1970, as of the kernel's last tick.
-pub fn unix_s() -> u32 {
-    u32::try_from(read(libc::CLOCK_REALTIME_COARSE) / NANOSECONDS).unwrap_or(u32::MAX)
+/// Milliseconds since 1970, as of the kernel's last tick.
+pub fn unix_ms() -> u64 {
+    read(libc::CLOCK_REALTIME_COARSE) / 1_000_000
 }
 
 /// [`Instant::now`] as of the kernel's last tick, some milliseconds ago: never later than that, and for a tenth of its cost.

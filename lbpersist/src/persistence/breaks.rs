@@ -8,6 +8,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -28,7 +29,7 @@ pub struct Breaks {
 
 #[derive(Debug)]
 struct Broken {
-    unix_s: u32,
+    unix_ms: u64,
     client: IpAddr,
     before: Option<String>,
     after: String,
@@ -47,7 +48,7 @@ impl Breaks {
         reason: BreakReason,
         client: IpAddr,
         [before, after]: [Option<&str>; 2],
-        unix_s: u32,
+        unix_ms: u64,
     ) {
         self.by_reason[reason as usize].fetch_add(1, Relaxed);
         let before = before.map(str::to_owned);
@@ -56,7 +57,7 @@ impl Breaks {
         if last.len() == REMEMBERED {
             last.pop_front();
         }
-        last.push_back(Broken { unix_s, client, before, after, reason });
+        last.push_back(Broken { unix_ms, client, before, after, reason });
     }
 
     /// How many bound clients met their server.
@@ -76,7 +77,7 @@ impl Breaks {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.iter()
             .map(|one| Break {
-                time: one.unix_s.into(),
+                time: Duration::from_millis(one.unix_ms).as_secs_f64(),
                 virtual_service: service.to_owned(),
                 client: IpNet::from(one.client),
                 destination: None,

@@ -70,10 +70,17 @@ pub enum Condition {
 /// The time of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Seconds since 1970.
-    pub unix_s: u32,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
     /// Milliseconds of the monotonic clock.
     pub ms: u64,
+}
+
+impl Now {
+    /// Seconds since 1970.
+    pub fn unix_s(self) -> u32 {
+        u32::try_from(self.unix_ms / 1_000).unwrap_or(u32::MAX)
+    }
 }
 
 /// What is to become of a request.
@@ -133,7 +140,7 @@ pub enum Event {
     RefusedFull = 12,
 }
 
-/// Names of what is counted, by number.
+/// Names of what is counted, by number. None is the name of an outcome, beside which they stand in `status`.
 pub const EVENTS: [&str; 13] = [
     "cookie_malformed",
     "cookie_oversized",
@@ -144,8 +151,8 @@ pub const EVENTS: [&str; 13] = [
     "cookie_future",
     "unknown_server",
     "cookie_doubled",
-    "server_down",
-    "server_full",
+    "moved_down",
+    "moved_full",
     "refused",
     "refused_full",
 ];
@@ -447,11 +454,11 @@ impl Keeping {
                     let expires = if cookie.timeout_s == 0 {
                         0
                     } else {
-                        now.unix_s.saturating_add(cookie.timeout_s)
+                        now.unix_s().saturating_add(cookie.timeout_s)
                     };
                     let Bound { server, generation } = bound;
                     session.tokens[place] =
-                        Some(Token { server, generation, issued: now.unix_s, expires });
+                        Some(Token { server, generation, issued: now.unix_s(), expires });
                 }
                 Method::Address { book, .. } => {
                     // Its entry named a server, and the request has gone to another one.
@@ -490,7 +497,7 @@ impl Keeping {
                 let before = before.and_then(|before| self.roster.name(before));
                 let servers = [before, self.roster.name(server)];
                 let client = decision.client.ip().to_canonical();
-                self.breaks.broken(reason, client, servers, now.unix_s);
+                self.breaks.broken(reason, client, servers, now.unix_ms);
             }
             _ if decision.by.is_some() => self.breaks.kept(),
             _ => {}
@@ -582,7 +589,7 @@ impl Keeping {
                 self.counters.count(Event::Doubled);
                 break;
             }
-            match cookie.open(value, request.memory(), now.unix_s) {
+            match cookie.open(value, request.memory(), now.unix_s()) {
                 Ok((token, fresh)) => {
                     let bound = Bound { server: token.server, generation: token.generation };
                     match self.roster.by_id(bound) {
@@ -673,7 +680,7 @@ impl Session {
     pub fn set_cookies(&self, now: Now) -> impl Iterator<Item = Vec<u8>> {
         self.tokens.iter().zip(&self.keeping.links).filter_map(move |(token, link)| {
             match (token, &link.method) {
-                (Some(token), Method::Cookie(cookie)) => Some(cookie.line(token, now.unix_s)),
+                (Some(token), Method::Cookie(cookie)) => Some(cookie.line(token, now.unix_s())),
                 _ => None,
             }
         })

@@ -147,7 +147,7 @@ impl World {
         );
         let conditions = RefCell::new([Condition::Usable; 3]);
         let ms = crate::clock::now_ns() / 1_000_000;
-        Self { keeper, keeping, entries, fake, conditions, now: Now { unix_s: unix_s(), ms } }
+        Self { keeper, keeping, entries, fake, conditions, now: Now { unix_ms: unix_ms(), ms } }
     }
 
     fn decide(&self, request: &Ask) -> Decision {
@@ -182,8 +182,8 @@ impl World {
     }
 }
 
-fn unix_s() -> u32 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as u32
+fn unix_ms() -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64
 }
 
 fn make(keeper: &mut Keeper, entries: &Arc<dyn Entries>, text: &str) -> Arc<Keeping> {
@@ -239,7 +239,7 @@ fn a_cookie_ends_with_its_timeout_though_it_is_sent_always() {
     let mut world =
         World::new(&format!("{COOKIE}\ntimeout = \"1h\"\npersistent = true\nalways_send = true"));
     let cookie = with_cookie(&world.cookie(1));
-    world.now.unix_s += 3_000;
+    world.now.unix_ms += 3_000_000;
     assert_eq!(world.choice(&cookie), to(1));
     let lines = world.visit(&cookie, 1);
     assert!(
@@ -248,7 +248,7 @@ fn a_cookie_ends_with_its_timeout_though_it_is_sent_always() {
         lines[0]
     );
     let again = with_cookie(lines[0].split(';').next().unwrap());
-    world.now.unix_s += 600;
+    world.now.unix_ms += 600_000;
     assert_eq!(world.choice(&again), Choice::Balance);
     assert_eq!(world.counted(Refusal::Expired as usize), 1);
 }
@@ -411,6 +411,7 @@ fn requests_of_bound_clients_count_as_kept_or_broken() {
         assert_eq!(last.len(), 2);
         assert_eq!(last[0].before.as_deref(), Some("10.0.0.2"), "{last:?}");
         assert_eq!(last[0].after.as_deref(), Some("10.0.0.3"));
+        assert_eq!((last[0].time * 1e3).round() as u64, world.now.unix_ms, "to a millisecond");
     }
 }
 

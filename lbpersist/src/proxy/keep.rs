@@ -169,5 +169,5 @@ pub(super) fn answer(session: &mut Session, headers: &mut HeaderMap) {
 }
 
 fn now() -> Now {
-    Now { unix_s: clock::unix_s(), ms: clock::now_ns() / 1_000_000 }
+    Now { unix_ms: clock::unix_ms(), ms: clock::now_ns() / 1_000_000 }
 }

@@ -171,6 +171,14 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::persistence::keeping::EVENTS;
+
+    #[test]
+    fn nothing_else_that_status_counts_beside_them_has_their_names() {
+        for reason in Reason::ALL {
+            assert!(!EVENTS.contains(&reason.name()), "{reason:?}");
+        }
+    }
 
     #[test]
     fn the_list_is_in_the_order_of_the_numbers() {
