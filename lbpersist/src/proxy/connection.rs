@@ -123,27 +123,35 @@ impl Connection {
 /// Serves a connection to its end.
 pub(super) async fn serve(
     worker: Rc<Worker>,
+    mut registration: Registration,
     service: Arc<Service>,
     mut stream: TcpStream,
     peer: SocketAddr,
 ) {
     let shard = Arc::clone(service.counters.shard(worker.number));
     shard.connections.add(1);
+    // The service is as it was then; the first request looks whether that has changed.
+    let generation = registration.seen();
     if let (Ok(destination), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) {
         let addresses = Addresses { source: peer, destination };
-        let begun = begin(&mut stream, addresses, &service).await;
+        let begun = begin(&mut stream, addresses, &service);
+        let begun = registration.unless_gone(&service, begun).await;
         match (begun, &service.settings) {
-            (Err(reason), _) => {
+            (None, _) => {}
+            (Some(Err(reason)), _) => {
                 shard.outcome(reason);
                 let _ = stream.set_zero_linger();
             }
-            (Ok((addresses, first)), Carried::Tcp(settings)) => {
+            (Some(Ok((addresses, first))), Carried::Tcp(settings)) => {
+                // Nobody who is carried is told to go.
+                drop(registration);
                 let settings = *settings;
                 Box::pin(tcp::carry(worker, service, settings, stream, addresses, first)).await;
             }
-            (Ok((addresses, first)), Carried::Http(settings)) => {
+            (Some(Ok((addresses, first))), Carried::Http(settings)) => {
                 let service = Arc::clone(&service);
-                http(worker, service, settings, stream, addresses, first).await;
+                let begun = Begun { worker, registration, generation, stream, first };
+                http(begun, service, settings, addresses).await;
             }
         }
     }
@@ -181,16 +189,22 @@ async fn begin(
     Ok((header.addresses.unwrap_or(addresses), bytes))
 }
 
-async fn http(
+/// A connection that is about to say something.
+struct Begun {
     worker: Rc<Worker>,
-    service: Arc<Service>,
-    settings: &HttpSettings,
-    mut stream: TcpStream,
-    client: Addresses,
-    mut first: Vec<u8>,
-) {
+    registration: Registration,
+    /// Which snapshot its service is of.
+    generation: u64,
+    stream: TcpStream,
+    /// What was read already.
+    first: Vec<u8>,
+}
+
+async fn http(begun: Begun, service: Arc<Service>, settings: &HttpSettings, client: Addresses) {
+    let Begun { worker, mut registration, generation, mut stream, mut first } = begun;
     let patience = settings.timeouts.header.min(settings.timeouts.idle);
-    let Ok(Ok(is_http2)) = timeout(patience, begins_http2(&mut stream, &mut first)).await else {
+    let version = timeout(patience, begins_http2(&mut stream, &mut first));
+    let Some(Ok(Ok(is_http2))) = registration.unless_gone(&service, version).await else {
         // Who says nothing, or goes at once, has not asked for anything.
         return;
     };
@@ -207,7 +221,7 @@ async fn http(
     let guard = Guard::new(stream, Rc::clone(&link), scanner, first);
     let connection = Rc::new(Connection {
         shard: Arc::clone(service.counters.shard(worker.number)),
-        generation: Cell::new(worker.generation()),
+        generation: Cell::new(generation),
         closing: Cell::new(worker.is_stopping()),
         alarm: RefCell::default(),
         told: Told::of(client.source.ip()),
@@ -223,9 +237,9 @@ async fn http(
     });
     if is_http2 {
         // Larger than the other, which is not to take as much memory.
-        Box::pin(http2(&connection, settings, guard)).await;
+        Box::pin(http2(&connection, settings, guard, registration)).await;
     } else {
-        http1(&connection, settings, guard).await;
+        http1(&connection, settings, guard, registration).await;
     }
     connection.shard.received_bytes.add(link.received.get());
     connection.shard.sent_bytes.add(link.sent.get());
@@ -248,8 +262,12 @@ async fn begins_http2(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result
 }
 
 /// Serves a client of HTTP/1. A client that is quiet has no parser.
-async fn http1(connection: &Rc<Connection>, settings: &HttpSettings, mut guard: Guard) {
-    let mut registration = Registration::new(&connection.worker);
+async fn http1(
+    connection: &Rc<Connection>,
+    settings: &HttpSettings,
+    mut guard: Guard,
+    mut registration: Registration,
+) {
     loop {
         let (ended, parts) =
             Box::pin(parse_http1(connection, settings, guard, &mut registration)).await;
@@ -397,7 +415,12 @@ async fn linger(guard: Guard) {
     let _ = timeout(LINGER, drain).await;
 }
 
-async fn http2(connection: &Rc<Connection>, settings: &HttpSettings, guard: Guard) {
+async fn http2(
+    connection: &Rc<Connection>,
+    settings: &HttpSettings,
+    guard: Guard,
+    mut registration: Registration,
+) {
     let mut serving = pin!(
         http2::Builder::new(Local)
             .timer(TokioTimer::new())
@@ -406,7 +429,6 @@ async fn http2(connection: &Rc<Connection>, settings: &HttpSettings, guard: Guar
             .adaptive_window(true)
             .serve_connection(guard, Requests(Rc::clone(connection)))
     );
-    let mut registration = Registration::new(&connection.worker);
     let (mut idle, mut leaving) = (Alarm::default(), Alarm::default());
     let mut leaves_by: Option<Instant> = None;
     let link = &connection.link;

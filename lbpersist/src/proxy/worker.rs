@@ -3,7 +3,9 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -17,7 +19,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use super::{access_log::Log, connection, snapshot::Snapshot, upstream::Pool};
+use super::{
+    access_log::Log,
+    connection,
+    snapshot::{Service, Snapshot},
+    upstream::Pool,
+};
 
 /// How often idle connections to servers are looked through, and the log is written.
 const TICK: Duration = Duration::from_millis(500);
@@ -83,6 +90,11 @@ impl Worker {
         self.stopping.get()
     }
 
+    /// Whether connections of this service may go on to their first request.
+    fn carries(&self, service: &Service) -> bool {
+        !self.is_stopping() && self.snapshot.borrow().services.contains_key(&service.name)
+    }
+
     /// A number for the next request.
     pub(super) fn next_number(&self) -> u64 {
         let number = self.requests.get();
@@ -126,6 +138,11 @@ impl Registration {
         Self { worker: Rc::clone(worker), id, seen: worker.generation(), registered: false }
     }
 
+    /// Up to which generation it has looked.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Ready whenever something has changed since it was last asked.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.registered {
@@ -137,6 +154,22 @@ impl Registration {
         }
         self.seen = self.worker.generation();
         Poll::Ready(())
+    }
+
+    /// Does what a connection begins with; nothing comes of it once its service is gone, or the daemon is about to end.
+    pub(super) async fn unless_gone<T>(
+        &mut self,
+        service: &Service,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if self.poll(cx).is_ready() && !self.worker.carries(service) {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(cx).map(Some)
+        })
+        .await
     }
 }
 
@@ -200,7 +233,10 @@ async fn accept(worker: Rc<Worker>, at: SocketAddr, listener: TcpListener) {
             Ok((stream, peer)) => {
                 let service = worker.snapshot().by_address(at);
                 if let Some(service) = service {
-                    spawn_local(connection::serve(Rc::clone(&worker), service, stream, peer));
+                    // Before anything else can happen to the service.
+                    let registration = Registration::new(&worker);
+                    let worker = Rc::clone(&worker);
+                    spawn_local(connection::serve(worker, registration, service, stream, peer));
                 }
             }
             // Mostly the machine has no more sockets; those that wait are taken when there are.

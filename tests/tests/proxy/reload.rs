@@ -101,6 +101,50 @@ fn a_service_that_is_gone_ends_its_connections_in_order() {
 }
 
 #[test]
+fn who_has_said_nothing_yet_goes_with_the_service() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "forwarded = \"off\"", 1);
+    // Some on each thread, silent or in the midst of what may become HTTP/2.
+    let mut waiting: Vec<TcpStream> = (0..20).map(|_| rig.connect()).collect();
+    for stream in waiting.iter_mut().step_by(2) {
+        stream.write_all(b"PRI * HT").expect("the rig works");
+    }
+    ask(&mut rig.connect());
+    // Shorter than the time that a client has for its first request.
+    change(&rig, "name = \"web\"\naddress", "name = \"other\"\naddress");
+    for stream in &mut waiting {
+        stream.set_read_timeout(Some(Duration::from_secs(2))).expect("the rig works");
+        assert_eq!(stream.read(&mut [0]).expect("it is closed, not reset"), 0);
+    }
+    ask(&mut rig.connect());
+}
+
+#[test]
+fn who_has_said_nothing_yet_has_the_new_settings() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "forwarded = \"off\"", 1);
+    let mut waiting: Vec<TcpStream> = (0..20).map(|_| rig.connect()).collect();
+    ask(&mut rig.connect());
+    change(&rig, "forwarded = \"off\"", "forwarded = \"set\"");
+    wait::until_true("both threads know", || (0..8).all(|_| forwarded_for(&mut rig.connect())));
+    for stream in &mut waiting {
+        assert!(forwarded_for(stream));
+    }
+}
+
+/// Whether the server was told who asked.
+fn forwarded_for(stream: &mut TcpStream) -> bool {
+    stream.write_all(GET.as_bytes()).expect("the rig works");
+    let mut part = [0; 1024];
+    let length = stream.read(&mut part).expect("the rig works");
+    String::from_utf8_lossy(&part[..length]).contains("x-forwarded-for: 10.1.0.2")
+}
+
+#[test]
 fn a_daemon_that_ends_finishes_what_is_under_way() {
     if !wait::is_root_or_skip() {
         return;
