@@ -3,11 +3,12 @@
 use std::{cell::OnceCell, fmt::Write as _, net::IpAddr};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri,
     header::{self, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE},
-    uri::PathAndQuery,
+    uri::{PathAndQuery, Scheme},
 };
 
+use super::scan;
 use crate::model::{Forwarded, ForwardedFields};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -89,6 +90,9 @@ pub fn forwarded(headers: &mut HeaderMap, client: &Told, how: Forwarded, fields:
         return;
     }
     let keep = how == Forwarded::Append;
+    if !keep {
+        remove_told(headers);
+    }
     let host = headers.get(HOST).cloned();
     if fields.has_x_forwarded() {
         add(headers, FOR, client.address(), keep);
@@ -104,6 +108,17 @@ pub fn forwarded(headers: &mut HeaderMap, client: &Told, how: Forwarded, fields:
     }
     if fields.has_forwarded() {
         add(headers, header::FORWARDED, client.node(), keep);
+    }
+}
+
+/// Takes out all that a client says of itself, also under names that are not written: a server may trust those as well.
+fn remove_told(headers: &mut HeaderMap) {
+    let is_told =
+        |name: &HeaderName| *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-");
+    // Nearly always there are none.
+    let told: Vec<HeaderName> = headers.keys().filter(|name| is_told(name)).cloned().collect();
+    for name in told {
+        headers.remove(name);
     }
 }
 
@@ -137,21 +152,33 @@ pub fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes `Host` say what the target says, if that names a host (RFC 9112, section 3.2.2). False when there is no host, or more than one.
+/// Whether a request may have this target (RFC 9112, section 3.2). The scanner has looked at those of HTTP/1 before they were
+/// parsed; at those of HTTP/2 nobody has.
+pub fn may_ask_for(method: &Method, uri: &Uri) -> bool {
+    let of_http = match uri.scheme() {
+        Some(scheme) => *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS,
+        // A host alone, which is for `CONNECT`.
+        None => uri.authority().is_none(),
+    };
+    let path = uri.path();
+    of_http && (path.starts_with('/') || path == "*" && *method == Method::OPTIONS)
+}
+
+/// Makes `Host` say what the target says, if that names a host (RFC 9112, section 3.2.2). False when there is no host, more than
+/// one, or one that is none.
 pub fn settle_host(headers: &mut HeaderMap, uri: &Uri) -> bool {
     let Some(authority) = uri.authority() else {
         // The scanner refuses two over HTTP/1; over HTTP/2 nobody has looked yet.
         let mut hosts = headers.get_all(HOST).iter();
         return hosts.next().is_some() && hosts.next().is_none();
     };
-    // A name and password in a URL are not for servers to see.
-    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-    match HeaderValue::from_str(host) {
-        Ok(host) if !host.is_empty() => {
+    let host = HeaderValue::from_str(authority.as_str());
+    match host.ok().filter(|host| scan::is_host(host.as_bytes())) {
+        Some(host) => {
             headers.insert(HOST, host);
             true
         }
-        _ => false,
+        None => false,
     }
 }
 
@@ -243,12 +270,60 @@ mod tests {
     #[test]
     fn the_target_says_which_host() {
         let mut headers = map(&[("host", "a")]);
-        let uri = Uri::from_static("http://user@b:80/x?y");
+        let uri = Uri::from_static("http://b:80/x?y");
         assert!(settle_host(&mut headers, &uri));
         assert_eq!(headers, map(&[("host", "b:80")]));
         assert_eq!(origin_form(uri), Uri::from_static("/x?y"));
         assert!(!settle_host(&mut map(&[]), &Uri::from_static("/x")));
         let mut two = map(&[("host", "a"), ("host", "b")]);
         assert!(!settle_host(&mut two, &Uri::from_static("/x")));
+        for bad in ["http://user@b/", "http://u:p@b:80/", "http://b:x/"] {
+            let uri = Uri::try_from(bad);
+            assert!(
+                uri.is_err() || !settle_host(&mut map(&[("host", "a")]), &uri.unwrap()),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path_or_a_url_of_http() {
+        let may =
+            |method: Method, target: &'static str| may_ask_for(&method, &Uri::from_static(target));
+        for target in ["/", "/x?y", "//x", "http://b", "HTTPS://b/x"] {
+            assert!(may(Method::GET, target), "{target}");
+        }
+        for target in ["b", "b:80", "*", "ftp://b/"] {
+            assert!(!may(Method::GET, target), "{target}");
+        }
+        assert!(may(Method::OPTIONS, "*"));
+    }
+
+    #[test]
+    fn nothing_that_a_client_says_of_itself_stays_when_it_is_set() {
+        let sent = [
+            ("host", "a"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded", "kept"),
+        ];
+        let client = &Told::of("192.0.2.1".parse().unwrap());
+        let written = |fields| {
+            let mut headers = map(&sent);
+            forwarded(&mut headers, client, Forwarded::Set, fields);
+            headers
+        };
+        let x = [
+            ("host", "a"),
+            ("x-forwarded", "kept"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "a"),
+        ];
+        assert_eq!(written(ForwardedFields::XForwarded), map(&x));
+        let rfc =
+            [("host", "a"), ("x-forwarded", "kept"), ("forwarded", "for=192.0.2.1;proto=http")];
+        assert_eq!(written(ForwardedFields::Forwarded), map(&rfc));
     }
 }

@@ -14,7 +14,6 @@ use std::{
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
-    uri::Authority,
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -119,6 +118,9 @@ fn prepare(
     if parts.method == Method::CONNECT {
         return Err(Reason::RefusedMethod);
     }
+    if !headers::may_ask_for(&parts.method, &parts.uri) {
+        return Err(Reason::Malformed);
+    }
     let length = parts.headers.get(CONTENT_LENGTH);
     let length = length.and_then(|value| scan::content_length(value.as_bytes()));
     if length.zip(settings.max_body_bytes).is_some_and(|(length, most)| length > most) {
@@ -132,7 +134,7 @@ fn prepare(
         parts.headers.extend(HeaderValue::try_from(listen).ok().map(|host| (HOST, host)));
     }
     let host = parts.headers.get(HOST).filter(|_| !is_http1);
-    if host.is_some_and(|host| Authority::try_from(host.as_bytes()).is_err()) {
+    if host.is_some_and(|host| !scan::is_host(host.as_bytes())) {
         return Err(Reason::BadHost);
     }
     let takes_trailers = headers::remove_te(&mut parts.headers);

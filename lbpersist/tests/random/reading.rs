@@ -85,6 +85,7 @@ fn scanned(bytes: &[u8], piece: usize) -> (Vec<(usize, usize)>, usize, Option<Re
         match scanner.scan(&bytes[passed..end]) {
             Ok(Step::Head { length, .. }) => {
                 assert!(length > 0);
+                origin(&bytes[passed..passed + length]);
                 heads.push((passed, length));
                 passed += length;
             }
@@ -98,6 +99,17 @@ fn scanned(bytes: &[u8], piece: usize) -> (Vec<(usize, usize)>, usize, Option<Re
         }
         assert!(passed <= end);
     }
+}
+
+/// A request that passes asks for a path, or for a URL of HTTP.
+fn origin(head: &[u8]) {
+    let line = head.trim_ascii_start().split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let small = target.to_ascii_lowercase();
+    let is_url = small.starts_with(b"http://") || small.starts_with(b"https://");
+    let is_own = target == b"*" && method == b"OPTIONS" || method == b"CONNECT";
+    assert!(target.starts_with(b"/") || is_url || is_own, "{}", line.escape_ascii());
 }
 
 fn target(bytes: &[u8]) {
@@ -153,6 +165,8 @@ fn fields(bytes: &[u8]) {
     let mut hosted = map.clone();
     if headers::settle_host(&mut hosted, &uri) {
         assert_eq!(hosted.get_all(header::HOST).iter().count(), 1);
+        let is_named = uri.authority().is_some();
+        assert!(!is_named || !hosted[header::HOST].as_bytes().contains(&b'@'));
         let _ = headers::absolute_form(uri.clone(), &mut hosted);
     }
     assert!(headers::origin_form(uri).scheme().is_none());

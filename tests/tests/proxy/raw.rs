@@ -151,6 +151,16 @@ fn requests_that_pass() -> Vec<Row> {
             passed("GET / HTTP/1.1\r\nhost: b\r\n", ""),
         ),
         row(
+            "a whole URL with a query at once, and a scheme in capitals",
+            "GET HTTPS://[::1]:80?q HTTP/1.1\r\nHost: a\r\n\r\n",
+            passed("GET /?q HTTP/1.1\r\nhost: [::1]:80\r\n", ""),
+        ),
+        row(
+            "what looks like a host is a path behind a slash",
+            "GET //b/@c HTTP/1.1\r\nHost: a\r\n\r\n",
+            passed("GET //b/@c HTTP/1.1\r\nhost: a\r\n", ""),
+        ),
+        row(
             "OPTIONS of the server itself",
             "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
             passed("OPTIONS * HTTP/1.1\r\nhost: a\r\n", ""),
@@ -272,6 +282,27 @@ fn requests_that_are_refused() -> Vec<Row> {
         bad("a space in the target", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
         bad("a high byte in the target", "GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
         bad("a fragment in the target", "GET /#x HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a host in place of a path", "GET echo HTTP/1.1\r\nHost: x\r\n\r\n", "malformed"),
+        bad(
+            "a host and port in place of a path",
+            "GET b:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "malformed",
+        ),
+        bad("a path without its slash", "GET b/c HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a query alone", "GET ?x HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a star that is not for OPTIONS", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a URL of no HTTP", "GET ftp://o/ HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a URL without a host", "GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a URL with a port alone", "GET http://:80/ HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad("a URL with a wrong port", "GET http://b:c/ HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
+        bad(
+            "a URL with a name and password",
+            "GET http://u:p@other/echo HTTP/1.1\r\nHost: a\r\n\r\n",
+            "bad_host",
+        ),
+        bad("a URL and no host", "GET http://b/ HTTP/1.1\r\n\r\n", "bad_host"),
+        bad("a host with a name", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n", "bad_host"),
+        bad("CONNECT to a path", "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
         bad("a method that is no word", "G@T / HTTP/1.1\r\nHost: a\r\n\r\n", "malformed"),
         bad("TLS", "\u{16}\u{3}\u{1}\r\n\r\n", "malformed"),
         row(
@@ -337,6 +368,22 @@ fn requests_that_are_refused() -> Vec<Row> {
             refusal("400 Bad Request", "malformed"),
         ),
     ]
+}
+
+#[test]
+fn what_clients_say_of_themselves_is_taken_out_when_it_is_set() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let said = "Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Port: 1\r\n";
+    let sent = format!("GET / HTTP/1.1\r\nHost: a\r\n{said}\r\n");
+    let x = "x-forwarded-for: 10.1.0.2\r\nx-forwarded-proto: http\r\nx-forwarded-host: a\r\n";
+    let rfc = "forwarded: for=10.1.0.2;proto=http\r\n";
+    for (fields, told) in [("x-forwarded", x), ("forwarded", rfc), ("both", &*[x, rfc].concat())] {
+        let rig = Rig::new("http", &format!("forwarded_fields = \"{fields}\""), 1);
+        let got = passed(&format!("GET / HTTP/1.1\r\nhost: a\r\n{told}"), "");
+        check(&rig, &[row(fields, sent.clone(), got)]);
+    }
 }
 
 fn rig() -> Rig {

@@ -80,8 +80,8 @@ fn servers_are_told_of_the_client_in_fields() {
         "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n\r\n";
     stream.write_all(sent.as_bytes()).unwrap();
     let expected = echoed(&format!(
-        "GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {client}\r\nforwarded: for={client};proto=http\r\n\
-         x-forwarded-proto: http\r\nx-forwarded-host: a\r\n\r\n"
+        "GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: {client}\r\nx-forwarded-proto: http\r\n\
+         x-forwarded-host: a\r\nforwarded: for={client};proto=http\r\n\r\n"
     ));
     assert_eq!(read_all_of(&mut stream, &expected), expected);
 }

@@ -66,6 +66,55 @@ fn streams_of_one_connection_go_to_servers_of_their_own() {
     assert_eq!(status["proxied_services"][0]["requests"], 24, "{status}");
 }
 
+/// What the balancer says to requests for these targets on one HTTP/2 connection.
+async fn ask_for(stream: std::net::TcpStream, targets: &[(&str, http::Uri)]) -> Vec<String> {
+    stream.set_nonblocking(true).expect("the rig works");
+    let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .expect("the rig works");
+    tokio::spawn(connection);
+    let mut said = Vec::new();
+    for (method, target) in targets {
+        let request = http::Request::builder().method(*method).uri(target.clone());
+        let request = request.body(Empty::<bytes::Bytes>::new()).expect("the rig works");
+        let answer = sender.send_request(request).await.expect("the rig works");
+        let body = answer.into_body().collect().await.expect("the rig works").to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        let mut lines = body.lines();
+        let first = lines.next().unwrap_or_default().to_owned();
+        let host = lines.find(|line| line.starts_with("host: "));
+        said.push(host.map_or(first.clone(), |host| format!("{first}, {host}")));
+    }
+    said
+}
+
+#[test]
+fn targets_of_http2_have_one_reading() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "forwarded = \"off\"", 1);
+    let uri = |scheme: &str, authority: &str, path: &'static str| {
+        let uri = http::Uri::builder().scheme(scheme).authority(authority).path_and_query(path);
+        uri.build().expect("the rig works")
+    };
+    let rows = [
+        ("GET", uri("http", "a:80", "/x"), "GET /x HTTP/1.1, host: a:80"),
+        ("GET", uri("https", "a", "/x"), "GET /x HTTP/1.1, host: a"),
+        ("OPTIONS", uri("http", "a", "*"), "OPTIONS * HTTP/1.1, host: a"),
+        ("GET", uri("http", "a", "*"), "400 malformed"),
+        ("GET", uri("ftp", "a", "/x"), "400 malformed"),
+        ("GET", uri("http", "u@x", "/x"), "400 bad_host"),
+        ("GET", uri("http", "u:p@x:80", "/x"), "400 bad_host"),
+    ];
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the rig works");
+    let targets = rows.clone().map(|(method, target, _)| (method, target));
+    let said = runtime.block_on(ask_for(rig.connect(), &targets));
+    assert_eq!(said, rows.map(|(_, _, expected)| expected));
+}
+
 #[test]
 fn bodies_of_any_size_pass_both_ways() {
     if !wait::is_root_or_skip() {

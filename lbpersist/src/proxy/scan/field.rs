@@ -1,5 +1,6 @@
 //! One line of a header at a time: what it may look like, and what it says about the message.
 
+use super::target;
 use crate::proxy::reason::Reason;
 
 /// What the lines of a header have said so far.
@@ -51,7 +52,7 @@ impl Facts {
         if !known {
             return Err(Reason::Malformed);
         }
-        self.minor = Some(match version {
+        let minor = match version {
             b"HTTP/1.1" => 1,
             b"HTTP/1.0" => 0,
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
@@ -60,8 +61,9 @@ impl Facts {
                 return Err(Reason::UnknownVersion);
             }
             _ => return Err(Reason::Malformed),
-        });
-        Ok(())
+        };
+        self.minor = Some(minor);
+        target::check(method, target)
     }
 
     pub(super) fn field(&mut self, line: &[u8]) -> Result<(), Reason> {
@@ -181,7 +183,7 @@ fn is_token(bytes: &[u8]) -> bool {
 
 /// Whether a value of `Host` is a host and perhaps a port; it may be empty.
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:[]!$&'()*+;=".contains(byte))
+    value.is_empty() || target::is_host(value)
 }
 
 /// A decimal number of at most 19 digits, which always fits.

@@ -3,10 +3,11 @@
 //!
 //! Parsers forgive much, and differ in what. A request that two of them cut differently smuggles another one past the first
 //! (RFC 9112, section 11.2). What passes here has one reading: lines end in CR LF, header fields are one line with a proper
-//! name, there is one length and it is one number or `chunked`, and chunks are sized in plain hexadecimal.
+//! name, the target is a path or a whole URL, there is one length and it is one number or `chunked`, and chunks are sized in plain hexadecimal.
 //! Pure: bytes in, lengths out. It neither copies nor keeps any.
 
 mod field;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -204,6 +205,11 @@ fn line(bytes: &[u8]) -> Result<Option<&[u8]>, Reason> {
         Some((b'\r', line)) if !line.contains(&b'\r') => Ok(Some(line)),
         _ => Err(Reason::BareLineEnd),
     }
+}
+
+/// Whether a client may mean this by the host it asks for; an empty one is none.
+pub fn is_host(value: &[u8]) -> bool {
+    target::is_host(value)
 }
 
 /// Reads a number of decimal digits, as `Content-Length` has it.

@@ -97,11 +97,34 @@ fn what_has_two_readings_is_refused_however_it_comes() {
         ("GET / HTTP/3.0\r\n\r\n", Reason::UnknownVersion),
         ("GET / http/1.1\r\n\r\n", Reason::Malformed),
         ("G(T / HTTP/1.1\r\n\r\n", Reason::Malformed),
+        ("GET a HTTP/1.1\r\n", Reason::Malformed),
+        ("GET a:80 HTTP/1.1\r\n", Reason::Malformed),
+        ("GET a/b HTTP/1.1\r\n", Reason::Malformed),
+        ("GET ?x HTTP/1.1\r\n", Reason::Malformed),
+        ("GET * HTTP/1.1\r\n", Reason::Malformed),
+        ("OPTIONS ** HTTP/1.1\r\n", Reason::Malformed),
+        ("GET ftp://a/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http:/a HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http:///a HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://:80/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://a:b/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://a:1:2/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://a,b/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://[::x]/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://[::1]x/ HTTP/1.1\r\n", Reason::Malformed),
+        ("GET http://u@a/ HTTP/1.1\r\n", Reason::BadHost),
+        ("GET http://u:p@a HTTP/1.1\r\n", Reason::BadHost),
+        ("CONNECT /a HTTP/1.1\r\n", Reason::Malformed),
+        ("CONNECT a HTTP/1.1\r\n", Reason::Malformed),
+        ("CONNECT http://a:80 HTTP/1.1\r\n", Reason::Malformed),
         ("GET /\u{e9} HTTP/1.1\r\n\r\n", Reason::Malformed),
         ("GET / HTTP/1.1\r\n\r\n", Reason::BadHost),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Reason::BadHost),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Reason::BadHost),
         ("GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", Reason::BadHost),
+        ("GET / HTTP/1.1\r\nHost: a:b\r\n\r\n", Reason::BadHost),
+        ("GET / HTTP/1.1\r\nHost: :80\r\n\r\n", Reason::BadHost),
+        ("GET / HTTP/1.1\r\nHost: ::1\r\n\r\n", Reason::BadHost),
         ("POST / HTTP/1.1\r\nContent-Length: +1\r\n", Reason::BadLength),
         ("POST / HTTP/1.1\r\nContent-Length: 1,1\r\n", Reason::BadLength),
         ("POST / HTTP/1.1\r\nContent-Length: 0x1\r\n", Reason::BadLength),
@@ -131,6 +154,20 @@ fn what_has_two_readings_is_refused_however_it_comes() {
     for (text, reason) in rows {
         assert_eq!(cut(text.as_bytes()), Err(*reason), "{text}");
         assert_eq!(heads_one_by_one(text.as_bytes()), Err(*reason), "{text}");
+    }
+}
+
+#[test]
+fn targets_are_paths_or_urls_of_http() {
+    for target in
+        ["/", "//a", "/a@b?c", "http://a", "HTTP://a:80?b", "https://[::1]:80/@", "http://a:/"]
+    {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(cut(text.as_bytes()), Ok(vec![head(text.len())]), "{text}");
+    }
+    for line in ["OPTIONS *", "CONNECT a:80", "CONNECT [::1]:80"] {
+        let text = format!("{line} HTTP/1.1\r\nHost: [::1]:80\r\n\r\n");
+        assert_eq!(cut(text.as_bytes()), Ok(vec![head(text.len())]), "{text}");
     }
 }
 
