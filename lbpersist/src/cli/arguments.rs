@@ -271,7 +271,8 @@ pub enum Server {
     /// Send a server no new clients; those it has stay until their entries and connections end
     ///
     /// Says how many are left and when the last entry could end. With --wait it returns when nobody is left, exit code 0, or at the
-    /// deadline, exit code 1: a gate before the server is stopped.
+    /// deadline, exit code 1: a gate before the server is stopped. Requests and connections that the daemon carries count; clients
+    /// with sealed cookies cannot be counted, and it says until when they may come back.
     #[command(
         after_help = "Examples:\n  lbpersist server drain web 10.0.0.11:8080\n  lbpersist server drain web 10.0.0.11:8080 --wait --deadline 2h"
     )]

@@ -65,19 +65,24 @@ fn wait(
     let (mut info, mut left) = first;
     let mut took = Duration::ZERO;
     let mut silent_since = None;
+    // Workers hear a moment later that a server takes nobody new, so it has to be found empty twice.
+    let mut was_empty = false;
     loop {
         if info.used != ServerState::Draining {
             let (server, used) = (info.endpoint(), info.used);
             return Err(Failure::Work(format!("{server} is {used} again: nobody waits for it")));
         }
-        if left.is_empty() {
+        let is_empty = left.is_empty();
+        if is_empty && was_empty {
             return match output {
-                Output::Text => print(&format!("{} is empty\n", info.endpoint())),
+                Output::Text => {
+                    print(&format!("{} is empty{}\n", info.endpoint(), left.by_cookie()))
+                }
                 Output::Json => show_server(&info, &left, output),
             };
         }
         let passed = begin.elapsed();
-        if deadline.is_some_and(|deadline| passed >= deadline) {
+        if !is_empty && deadline.is_some_and(|deadline| passed >= deadline) {
             if output == Output::Json {
                 show_server(&info, &left, output)?;
             }
@@ -87,6 +92,7 @@ fn wait(
             )));
         }
         let rest = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(passed));
+        was_empty = is_empty;
         thread::sleep(ASK_EVERY.max(took * SPARING).min(rest));
         let asked = Instant::now();
         match client::ask(socket, &Action::ServerShow(name.clone())) {

@@ -8,14 +8,14 @@ pub mod client;
 pub mod entries;
 pub mod socket;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
 use self::entries::{EntryRecord, Imported};
 use crate::{
-    breaks::Break, config::format_duration, datapath::maps::PinDirectory, health::MonitorStatus,
-    model::ServerState, proxy::ServiceCounts, store::StoreStatus,
+    breaks::Break, clock, config::format_duration, datapath::maps::PinDirectory,
+    health::MonitorStatus, model::ServerState, proxy::ServiceCounts, store::StoreStatus,
 };
 
 /// The most bytes of one request: the largest configuration file, and what JSON adds to it.
@@ -262,21 +262,43 @@ pub struct Left {
     pub connections: u64,
     /// Unfinished handshakes with it.
     pub handshakes: u64,
+    /// Requests, upgraded connections and connections of mode `tcp` that the daemon carries to it now.
+    #[serde(default)]
+    pub under_way: u64,
     /// Seconds until the last entry ends if its clients open nothing and close what is open now; `None` without entries.
     pub last_ends_in_seconds: Option<f64>,
+    /// Clients may hold sealed cookies that name it. They cannot be counted.
+    #[serde(default)]
+    pub cookies: bool,
+    /// When the last of them has ended, in seconds since 1970; `None` when they have no end, or there are none.
+    #[serde(default)]
+    pub cookies_until: Option<u64>,
 }
 
 impl Left {
-    /// Whether nobody is.
+    /// Whether nobody is, as far as that can be counted.
     pub fn is_empty(&self) -> bool {
-        self.entries == 0 && self.connections == 0 && self.handshakes == 0
+        self.entries == 0 && self.connections == 0 && self.handshakes == 0 && self.under_way == 0
+    }
+
+    /// What is to be said of clients that cannot be counted, after what can.
+    pub fn by_cookie(&self) -> String {
+        match self.cookies_until {
+            _ if !self.cookies => String::new(),
+            Some(until) => {
+                let text = clock::time_text(until as f64);
+                let until = text.trim_end_matches(".000");
+                format!("; clients may come back by cookie until {until} UTC at the latest")
+            }
+            None => "; clients may come back by cookie at any time".to_owned(),
+        }
     }
 }
 
 impl std::fmt::Display for Left {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.is_empty() {
-            return f.write_str("nobody is left");
+            return write!(f, "nobody is left{}", self.by_cookie());
         }
         let count = |number: u64, one: &str, many: &str| {
             format!("{number} {}", if number == 1 { one } else { many })
@@ -287,11 +309,15 @@ impl std::fmt::Display for Left {
         if self.handshakes > 0 {
             write!(f, ", {}", count(self.handshakes, "handshake", "handshakes"))?;
         }
+        if self.under_way > 0 {
+            let (one, many) = ("carried request or connection", "carried requests or connections");
+            write!(f, ", {} under way", count(self.under_way, one, many))?;
+        }
         if let Some(seconds) = self.last_ends_in_seconds {
-            let last = std::time::Duration::from_secs(seconds.ceil().max(0.0) as u64);
+            let last = Duration::from_secs(seconds.ceil().max(0.0) as u64);
             write!(f, "; the last entry could end in {}", format_duration(last))?;
         }
-        Ok(())
+        f.write_str(&self.by_cookie())
     }
 }
 
@@ -328,6 +354,19 @@ mod tests {
         assert_eq!(
             left.to_string(),
             "1 entry and 2 open connections left; the last entry could end in 1m2s"
+        );
+        left = Left { under_way: 1, cookies: true, ..Left::default() };
+        assert!(!left.is_empty());
+        assert_eq!(
+            left.to_string(),
+            "0 entries and 0 open connections left, 1 carried request or connection under way; \
+             clients may come back by cookie at any time"
+        );
+        left = Left { under_way: 0, cookies_until: Some(86_400), ..left };
+        assert!(left.is_empty(), "they cannot be waited for");
+        assert_eq!(
+            left.to_string(),
+            "nobody is left; clients may come back by cookie until 1970-01-02 00:00:00 UTC at the latest"
         );
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use lbpersist_common::server::state;
 use tokio::sync::oneshot;
 
 use super::{Daemon, reload::Source};
@@ -95,6 +96,9 @@ impl Daemon {
         let Some(pool) = self.model.pools.get(&pool) else { return };
         let info = self.info(pool, &pool.servers[place]);
         let number = self.number_of(pool, &pool.servers[place]);
+        let record = number.and_then(|number| self.data_path.actual().servers.get(&number));
+        let serves = record.is_none_or(|record| state::serves(record.state));
+        let leaving = self.proxy.leaving(pool, &pool.servers[place], serves);
         let pins = self.data_path.pins().clone();
         tokio::task::spawn_blocking(move || {
             let left = number.map_or(Ok(Left::default()), |number| {
@@ -103,7 +107,10 @@ impl Daemon {
             answer(
                 reply,
                 match left {
-                    Ok(left) => Outcome::Server { server: Box::new(info), left },
+                    Ok(mut left) => {
+                        leaving.add_to(&mut left);
+                        Outcome::Server { server: Box::new(info), left }
+                    }
                     Err(error) => Outcome::failed(error.to_string()),
                 },
             );

@@ -131,6 +131,16 @@ impl Keeper {
         });
     }
 
+    /// The persistence of services, and the pools that it was made of.
+    pub(super) fn made(&self) -> impl Iterator<Item = (&Pool, &Keeping)> {
+        self.made.values().map(|made| (&made.pool, &*made.keeping))
+    }
+
+    /// The table of a profile for a pool.
+    pub(super) fn table_of(&self, profile: &str, pool: &str) -> Option<Arc<Table>> {
+        self.tables.get(&(profile.to_owned(), pool.to_owned())).cloned()
+    }
+
     /// Gives the memory of expired entries back, and rotates keys when it is time.
     pub fn tick(&mut self) {
         let now = clock::now_ns() / 1_000_000;

@@ -6,6 +6,7 @@
 //! what is given in; only guards that end with a request look at the clock.
 
 pub mod breaks;
+mod census;
 pub mod entries;
 pub mod header;
 mod keeper;
@@ -19,6 +20,7 @@ pub mod token;
 #[cfg(test)]
 mod tests;
 
+pub use census::Census;
 pub use entries::Tenure;
 pub use keeper::Keeper;
 pub use keeping::{Choice, Condition, Decision, Keeping, Now, Outcome, Request, Session};

@@ -40,13 +40,20 @@ impl Tried {
 #[derive(Debug)]
 pub(super) struct Chosen {
     pub(super) server: usize,
-    /// What counts for it meanwhile, where that matters.
-    pub(super) place: Option<Place>,
+    /// What counts for it meanwhile.
+    pub(super) place: Place,
+}
+
+impl Chosen {
+    /// One of a pool whose servers have no limits.
+    fn of(service: &Service, server: usize) -> Self {
+        Self { server, place: Place::at(&service.servers[server].open) }
+    }
 }
 
 /// The server of a client that is bound to it; nothing when it is full and the client is to have another one.
 pub(super) fn bound(service: &Service, server: usize) -> Result<Option<Chosen>, Reason> {
-    let Some(loads) = &service.loads else { return Ok(Some(Chosen { server, place: None })) };
+    let Some(loads) = &service.loads else { return Ok(Some(Chosen::of(service, server))) };
     let place = match loads.on_limit {
         OnLimit::Exceed => Some(loads.force(server)),
         OnLimit::Spill | OnLimit::Reject => loads.take(server),
@@ -54,7 +61,7 @@ pub(super) fn bound(service: &Service, server: usize) -> Result<Option<Chosen>, 
     match place {
         None if loads.on_limit == OnLimit::Reject => Err(Reason::ServerFull),
         None => Ok(None),
-        Some(place) => Ok(Some(Chosen { server, place: Some(place) })),
+        Some(place) => Ok(Some(Chosen { server, place })),
     }
 }
 
@@ -72,13 +79,13 @@ pub(super) fn fresh(
     let slot = slot_of(client_hash(service, client, number), slots) as usize;
     let Some(loads) = &service.loads else {
         let server = of_ring(service, slot, tried).ok_or(Reason::NoServer)?;
-        return Ok(Chosen { server, place: None });
+        return Ok(Chosen::of(service, server));
     };
     // Another worker may take the last place of a server in between.
     for _ in 0..=service.servers.len() {
         let Some(server) = by_load(service, loads, slot, number, tried) else { break };
         if let Some(place) = loads.take(server) {
-            return Ok(Chosen { server, place: Some(place) });
+            return Ok(Chosen { server, place });
         }
     }
     // Whoever is not in the ring takes nobody new, so one that was not tried has been found full.

@@ -146,6 +146,10 @@ pub(super) async fn serve(
                 // Nobody who is carried is told to go.
                 drop(registration);
                 let settings = *settings;
+                // While the header came, a server may have been taken out.
+                let now = worker.snapshot().services.get(&service.name).cloned();
+                let now = now.filter(|now| matches!(now.settings, Carried::Tcp(_)));
+                let service = now.unwrap_or_else(|| Arc::clone(&service));
                 Box::pin(tcp::carry(worker, service, settings, stream, addresses, first)).await;
             }
             (Some(Ok((addresses, first))), Carried::Http(settings)) => {

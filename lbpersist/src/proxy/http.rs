@@ -91,7 +91,7 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
             exchange.connection.shard().retries.add(1);
         }
         exchange.server = Some(server);
-        exchange.place = place;
+        exchange.place = Some(place);
         match ask(exchange, settings, server, outgoing).await {
             Ok(response) => {
                 exchange.kept = kept.outcome(server);

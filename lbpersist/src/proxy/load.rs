@@ -1,7 +1,8 @@
 //! How much servers have to do, over all workers: requests under way in mode `http`, connections in mode `tcp`.
 //!
-//! Counted only in pools where it matters: those with an algorithm other than `maglev`, or with limits. Services of the same
-//! pool count together, whichever of the two modes they are of. What the kernel carries is counted by the kernel.
+//! Counted in every pool, since whoever drains a server waits for them; [`Loads`] goes by them where an algorithm other than
+//! `maglev`, or a limit, asks for it. Services of the same pool count together, whichever of the two modes they are of. What the
+//! kernel carries is counted by the kernel.
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use std::{
 use crate::{
     balance::{maglev::Member, turns},
     datapath::desired::ServerKey,
-    model::{Algorithm, OnLimit, Pool},
+    model::{Algorithm, OnLimit, Pool, Server},
 };
 
 /// Servers that are compared for one request at most, as in the kernel.
@@ -43,6 +44,14 @@ struct Load {
 /// One request or connection that counts for its server, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place(Arc<AtomicU32>);
+
+impl Place {
+    /// One more, whatever the limit.
+    pub(super) fn at(open: &Arc<AtomicU32>) -> Self {
+        open.fetch_add(1, Relaxed);
+        Self(Arc::clone(open))
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -94,9 +103,7 @@ impl Loads {
 
     /// Takes a place at a server, whether it has one or not.
     pub(super) fn force(&self, server: usize) -> Place {
-        let open = &self.servers[server].open;
-        open.fetch_add(1, Relaxed);
-        Place(Arc::clone(open))
+        Place::at(&self.servers[server].open)
     }
 
     /// All turns, from the one that is next.
@@ -119,8 +126,18 @@ impl Counted {
     /// Forgets what belongs to other pools.
     pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         // A server may come back while what it had to do is under way, so it is kept as long as its pool.
-        self.open.retain(|(pool, ..), _| keep(pool));
+        self.open.retain(|(pool, ..), open| keep(pool) || open.load(Relaxed) > 0);
         self.turns.retain(|pool, _| keep(pool));
+    }
+
+    /// What counts how much a server has to do.
+    pub(super) fn open(&mut self, pool: &Pool, server: &Server) -> Arc<AtomicU32> {
+        Arc::clone(self.open.entry(key(pool, server)).or_default())
+    }
+
+    /// How much a server has to do.
+    pub(super) fn under_way(&self, pool: &Pool, server: &Server) -> u64 {
+        self.open.get(&key(pool, server)).map_or(0, |open| open.load(Relaxed).into())
     }
 
     /// What choosing takes in `pool`, whose `members` take new clients; nothing where the ring decides alone.
@@ -134,13 +151,10 @@ impl Counted {
         };
         let weights: HashMap<u16, u32> =
             members.iter().map(|one| (one.number, one.weight)).collect();
-        let servers = pool.servers.iter().zip(1_u16..).map(|(server, number)| {
-            let key = (pool.name.clone(), server.address, server.port);
-            Load {
-                open: Arc::clone(self.open.entry(key).or_default()),
-                limit: server.max_connections.unwrap_or(u32::MAX),
-                weight: weights.get(&number).copied().unwrap_or(1),
-            }
+        let servers = pool.servers.iter().zip(1_u16..).map(|(server, number)| Load {
+            open: Arc::clone(self.open.entry(key(pool, server)).or_default()),
+            limit: server.max_connections.unwrap_or(u32::MAX),
+            weight: weights.get(&number).copied().unwrap_or(1),
         });
         Some(Arc::new(Loads {
             algorithm: pool.algorithm,
@@ -151,4 +165,8 @@ impl Counted {
             chance: RandomState::new(),
         }))
     }
+}
+
+fn key(pool: &Pool, server: &Server) -> ServerKey {
+    (pool.name.clone(), server.address, server.port)
 }

@@ -18,6 +18,7 @@ mod guard;
 pub mod headers;
 mod http;
 mod keep;
+pub mod left;
 mod load;
 pub mod proxy_protocol;
 pub mod reason;

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU32},
 };
 
 use super::{
@@ -62,6 +62,8 @@ pub(super) struct Server {
     pub(super) address: SocketAddr,
     /// Whether it may have requests of clients that are bound to it, as far as monitors and operators know.
     pub(super) condition: Condition,
+    /// How much it has to do.
+    pub(super) open: Arc<AtomicU32>,
 }
 
 /// Makes snapshots, and keeps from one to the next what has not changed.
@@ -70,7 +72,7 @@ pub(super) struct Maker {
     workers: usize,
     rings: HashMap<String, (Vec<Member>, Arc<[u16]>)>,
     counters: BTreeMap<Arc<str>, Arc<Counters>>,
-    counted: Counted,
+    pub(super) counted: Counted,
     pub(super) keeper: Keeper,
 }
 
@@ -145,6 +147,7 @@ impl Maker {
                     ServerState::Draining => Condition::Drained,
                     ServerState::Enabled => Condition::Down,
                 },
+                open: self.counted.open(pool, server),
             }
         });
         let servers = servers.collect();

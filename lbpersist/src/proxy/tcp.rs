@@ -38,7 +38,7 @@ pub(super) async fn carry(
             met.kept = kept.outcome(chosen.server);
             drop(kept.settle(&service, chosen.server, &tenure));
             met.server = Some(service.servers[chosen.server].address);
-            _place = chosen.place;
+            _place = Some(chosen.place);
             times.connected = Some(Instant::now());
             let first = [&first[..], &[]];
             let ended = relay(&mut client, &mut stream, first, settings.idle_timeout, &carried);

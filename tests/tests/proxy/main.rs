@@ -1,6 +1,7 @@
 //! Services of mode `http` and `tcp`, from outside: bytes in, bytes out, and what servers see of it.
 
 mod browser;
+mod drain;
 mod errors;
 mod kept;
 mod limits;

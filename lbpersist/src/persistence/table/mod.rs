@@ -56,6 +56,25 @@ pub struct Happened {
     pub evicted: u64,
 }
 
+/// Live keys of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remaining {
+    /// How many.
+    pub keys: u64,
+    /// Milliseconds until the last of them ends, if whatever uses one ends now.
+    pub last_ends_ms: Option<u64>,
+}
+
+impl Remaining {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            keys: self.keys + other.keys,
+            last_ends_ms: self.last_ends_ms.max(other.last_ends_ms),
+        }
+    }
+}
+
 /// A table of secret keys and their servers.
 pub struct Table {
     shards: [Mutex<Shard>; SHARDS],
@@ -112,6 +131,14 @@ impl Table {
     /// Forgets the keys of servers that `goes` names, and says how many there were.
     pub fn remove_if(&self, goes: impl Fn(&Bound) -> bool) -> usize {
         self.shards.iter().map(|shard| lock(shard).remove_if(&goes)).sum()
+    }
+
+    /// The live keys of servers that `is` names. Looks at every key.
+    pub fn remaining(&self, is: impl Fn(&Bound) -> bool, now_ms: u64) -> Remaining {
+        let shards = (0..SHARDS).map(|place| {
+            self.in_shard(place, now_ms, |shard, limits, _| shard.remaining(&is, now_ms, limits))
+        });
+        shards.fold(Remaining::default(), Remaining::and)
     }
 
     /// How many keys there are.

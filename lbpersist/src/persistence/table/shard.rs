@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Bound, Happened, Hold, TICK_MS,
+    Bound, Happened, Hold, Remaining, TICK_MS,
     wheel::{self, Links, NONE, Wheel},
 };
 
@@ -152,6 +152,26 @@ impl Shard {
             .collect();
         places.iter().for_each(|&place| self.remove(place));
         places.len()
+    }
+
+    /// The live records that `is` names.
+    pub(super) fn remaining(
+        &self,
+        is: &dyn Fn(&Bound) -> bool,
+        now: u64,
+        limits: Limits,
+    ) -> Remaining {
+        let records = self.places.values().map(|&place| &self.records.0[place as usize]);
+        let ends = records.filter(|record| is(&record.bound)).filter_map(|record| {
+            if record.open > 0 {
+                return Some(limits.timeout_ms);
+            }
+            let ends = record.idle_since.saturating_add(limits.timeout_ms);
+            (now < ends).then(|| ends - now)
+        });
+        ends.fold(Remaining::default(), |sum, ends| {
+            sum.and(Remaining { keys: 1, last_ends_ms: Some(ends) })
+        })
     }
 
     fn hold(&mut self, place: u32) -> (Bound, Hold) {
