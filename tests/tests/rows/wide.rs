@@ -137,7 +137,7 @@ fn wide_services_come_and_go_with_their_lookups() {
     assert_eq!(rig.send_packet(&syn).reason, Reason::NotOurs);
     for (services, expected) in [
         (&EVERY_PORT[..], feature::ALL_PORTS),
-        (&[("198.51.100.0/24", "443", "tcp", "a")], feature::PREFIX),
+        (&[("198.51.100.0/24", "443", "tcp", "a")], feature::PREFIX | feature::PREFIX_PORT),
     ] {
         rig.configure(&text("direct", services)).unwrap();
         assert_eq!(features(&mut rig), expected);
