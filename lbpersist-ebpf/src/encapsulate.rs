@@ -30,23 +30,70 @@ pub(crate) fn fits(server: &Server, pool: &Pool) -> u32 {
     mtu.saturating_sub(outer as u32)
 }
 
-/// Puts the packet into one to `server`. What pointed into it no longer does. `None` when there is no room.
+/// Puts a packet without VLAN tags into one to `server`. What pointed into it no longer does. `None` when there is no room.
 #[inline(always)]
-pub(crate) fn tunnel(
+pub(crate) fn tunnel(context: &XdpContext, network: &Network<'_>, server: &Server) -> Option<()> {
+    wrap(context, 0, server, Inner::of(network))
+}
+
+/// As [`tunnel`], for packets that may have tags.
+#[inline(always)]
+pub(crate) fn tunnel_tagged(
     context: &XdpContext,
     network: &Network<'_>,
     tags: usize,
     server: &Server,
 ) -> Option<()> {
-    let inner = network.total_length() as u16;
-    let (protocol, class) = match network {
-        Network::V4(header) => (IPV4, header.tos),
-        Network::V6(header) => (IPV6, header.vcf[0] << 4 | header.vcf[1] >> 4),
-    };
+    (wrap_tagged(context, tags, server, Inner::of(network).number()) != 0).then_some(())
+}
+
+/// A subprogram of its own, for its stack.
+#[inline(never)]
+fn wrap_tagged(context: &XdpContext, tags: usize, server: &Server, inner: u32) -> u32 {
+    wrap(context, tags, server, Inner::from_number(inner)).is_some().into()
+}
+
+/// What the outer header says of the packet in it.
+#[derive(Clone, Copy)]
+struct Inner {
+    length: u16,
+    /// Its protocol number.
+    protocol: u8,
+    class: u8,
+}
+
+impl Inner {
+    #[inline(always)]
+    fn of(network: &Network<'_>) -> Self {
+        let length = network.total_length() as u16;
+        match network {
+            Network::V4(header) => Self { length, protocol: IPV4, class: header.tos },
+            Network::V6(header) => {
+                let class = header.vcf[0] << 4 | header.vcf[1] >> 4;
+                Self { length, protocol: IPV6, class }
+            }
+        }
+    }
+
+    /// As one argument, of which a subprogram takes five at most.
+    #[inline(always)]
+    fn number(self) -> u32 {
+        u32::from(self.length) << 16 | u32::from(self.protocol) << 8 | u32::from(self.class)
+    }
+
+    #[inline(always)]
+    fn from_number(number: u32) -> Self {
+        let [class, protocol, ..] = number.to_le_bytes();
+        Self { length: (number >> 16) as u16, protocol, class }
+    }
+}
+
+#[inline(always)]
+fn wrap(context: &XdpContext, tags: usize, server: &Server, inner: Inner) -> Option<()> {
     if server.tunnel_source.is_ipv4() {
-        in_ipv4(context, tags, server, inner, protocol, class)
+        in_ipv4(context, tags, server, inner)
     } else {
-        in_ipv6(context, tags, server, inner, protocol, class)
+        in_ipv6(context, tags, server, inner)
     }
 }
 
@@ -77,17 +124,11 @@ fn grow(
 }
 
 #[inline(always)]
-fn in_ipv4(
-    context: &XdpContext,
-    tags: usize,
-    server: &Server,
-    inner: u16,
-    protocol: u8,
-    class: u8,
-) -> Option<()> {
+fn in_ipv4(context: &XdpContext, tags: usize, server: &Server, inner: Inner) -> Option<()> {
+    let Inner { length, protocol, class } = inner;
     let mut cursor = grow(context, tags, Ipv4Hdr::LEN, EtherType::Ipv4, server)?;
     let outer: &mut [[u8; 4]; 5] = cursor.take()?;
-    let [high, low] = (inner + Ipv4Hdr::LEN as u16).to_be_bytes();
+    let [high, low] = (length + Ipv4Hdr::LEN as u16).to_be_bytes();
     load::set_u32(&mut outer[0], u32::from_ne_bytes([0x45, class, high, low]));
     load::set_u32(
         &mut outer[1],
@@ -107,19 +148,13 @@ fn in_ipv4(
 }
 
 #[inline(always)]
-fn in_ipv6(
-    context: &XdpContext,
-    tags: usize,
-    server: &Server,
-    inner: u16,
-    protocol: u8,
-    class: u8,
-) -> Option<()> {
+fn in_ipv6(context: &XdpContext, tags: usize, server: &Server, inner: Inner) -> Option<()> {
+    let Inner { length, protocol, class } = inner;
     let mut cursor = grow(context, tags, Ipv6Hdr::LEN, EtherType::Ipv6, server)?;
     let start: &mut [[u8; 4]; 2] = cursor.take()?;
     let source: &mut [u8; 16] = cursor.take()?;
     let destination: &mut [u8; 16] = cursor.take()?;
-    let [high, low] = inner.to_be_bytes();
+    let [high, low] = length.to_be_bytes();
     load::set_u32(&mut start[0], u32::from_ne_bytes([0x60 | class >> 4, class << 4, 0, 0]));
     load::set_u32(&mut start[1], u32::from_ne_bytes([high, low, protocol, HOPS]));
     load::set_address(source, &server.tunnel_source);

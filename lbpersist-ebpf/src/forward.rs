@@ -62,10 +62,10 @@ pub(crate) fn settle(context: &XdpContext, result: Result<(Verdict, Reason), Rea
 
 /// Carries a packet, whole or the first fragment of one.
 ///
-/// With a copy of its service, where there is stack for one, it is no matter to what follows where that was found, and the
-/// verifier need not follow each way to the end.
+/// A `USUAL` one has no VLAN tags. Of its service a copy is made, for which others leave no stack: so it is no matter to what
+/// follows where that was found, and the verifier need not follow each way to the end.
 #[inline(always)]
-pub(crate) fn carry<const COPIES: bool>(
+pub(crate) fn carry<const USUAL: bool>(
     context: &XdpContext,
     mut packet: Packet<'_>,
     flow: &Flow,
@@ -81,15 +81,15 @@ pub(crate) fn carry<const COPIES: bool>(
             wide::on_a_prefix(&flow.to).ok_or(Reason::NotOurs)?
         }
     };
-    if COPIES {
+    if USUAL {
         let service = *service;
-        return to_server(context, &mut packet, flow, &service);
+        return to_server::<true>(context, &mut packet, flow, &service);
     }
-    to_server(context, &mut packet, flow, service)
+    to_server::<false>(context, &mut packet, flow, service)
 }
 
 #[inline(always)]
-fn to_server(
+fn to_server<const USUAL: bool>(
     context: &XdpContext,
     packet: &mut Packet<'_>,
     flow: &Flow,
@@ -125,7 +125,7 @@ fn to_server(
         0
     };
     if let Some(id) = packet.fragment {
-        fragment::note(flow, id, &fragment::to_server(number, service.index));
+        let _ = fragment::note(flow, id, number, service.index);
     }
     rewrite::hop(&mut packet.network);
     let length = packet.length;
@@ -139,8 +139,12 @@ fn to_server(
     });
     match pool.forwarding {
         forwarding::TUNNEL => {
-            encapsulate::tunnel(context, &packet.network, packet.tags, server)
-                .ok_or(Reason::NoNextHop)?;
+            let done = if USUAL {
+                encapsulate::tunnel(context, &packet.network, server)
+            } else {
+                encapsulate::tunnel_tagged(context, &packet.network, packet.tags, server)
+            };
+            done.ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => rewrite::frame(packet, &server.frame),
         forwarding => {
@@ -177,7 +181,7 @@ fn to_client(
         return Ok((answer::too_big(context, hop.mtu as u16), Reason::TooBig));
     }
     if let Some(id) = packet.fragment {
-        fragment::note_answer(flow, id, reverse, translation);
+        let _ = fragment::note_answer(flow, id, reverse, translation);
     }
     rewrite::hop(&mut packet.network);
     select::note_answer(flow, reverse, client);

@@ -50,43 +50,37 @@ struct Part {
     end: usize,
 }
 
-/// Notes where the first fragment of a packet went.
-#[inline(always)]
-pub(crate) fn note(flow: &Flow, id: u32, way: &FragmentWay) {
-    let _ = insert(flow, id, way);
+/// Notes where the first fragment of a packet to a server went.
+///
+/// This and the next are subprograms of their own, which put the note together, for their stack and because they are rare.
+#[inline(never)]
+pub(crate) fn note(flow: &Flow, id: u32, server: u32, service_index: u32) -> u32 {
+    insert(flow, id, &to_server(server, service_index))
 }
 
 /// Notes where the first fragment of an answer went.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn note_answer(
     flow: &Flow,
     id: u32,
     answer: &Reverse,
     translation: Option<&Translation>,
-) {
+) -> u32 {
     let direction = match translation {
         Some(found) => {
-            let _ = insert_client(flow, id, found);
+            let client = &found.client.address;
+            let _ = FRAGMENT_CLIENTS.insert(&key(flow, id), client, 0);
             direction::TO_MASQUERADED
         }
         None => direction::TO_CLIENT,
     };
-    note(flow, id, &to_client(&answer.address, answer.service_index, direction));
+    insert(flow, id, &to_client(&answer.address, answer.service_index, direction))
 }
 
-/// Notes whom a masqueraded answer is for.
-#[inline(never)]
-fn insert_client(flow: &Flow, id: u32, translation: &Translation) -> u32 {
-    let key = key(flow, id);
-    u32::from(FRAGMENT_CLIENTS.insert(&key, &translation.client.address, 0).is_ok())
-}
-
-/// A subprogram of its own, for its stack and because it is rare.
-#[inline(never)]
+#[inline(always)]
 fn insert(flow: &Flow, id: u32, way: &FragmentWay) -> u32 {
-    let key = key(flow, id);
     // A table that refuses leaves the later fragments to the rule for those whose first one was not seen.
-    u32::from(FRAGMENTS.insert(&key, way, 0).is_ok())
+    u32::from(FRAGMENTS.insert(&key(flow, id), way, 0).is_ok())
 }
 
 #[inline(always)]
@@ -101,7 +95,7 @@ fn key(flow: &Flow, id: u32) -> FragmentKey {
 
 /// The way of a first fragment to a server.
 #[inline(always)]
-pub(crate) fn to_server(server: u32, service_index: u32) -> FragmentWay {
+fn to_server(server: u32, service_index: u32) -> FragmentWay {
     let generation = SERVERS.get(server).map_or(0, |server| server.generation);
     FragmentWay {
         address: Address::UNSPECIFIED,
@@ -312,7 +306,7 @@ fn follow_to_server(
     });
     match pool.forwarding {
         forwarding::TUNNEL => {
-            encapsulate::tunnel(context, &later.network, later.tags, server)
+            encapsulate::tunnel_tagged(context, &later.network, later.tags, server)
                 .ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => load::set_frame_addresses(later.ethernet, &server.frame),

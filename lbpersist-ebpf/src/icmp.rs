@@ -210,7 +210,7 @@ fn to_server(
     rewrite::hop(&mut error.network);
     match pool.forwarding {
         forwarding::TUNNEL => {
-            encapsulate::tunnel(context, &error.network, error.tags, server)
+            encapsulate::tunnel_tagged(context, &error.network, error.tags, server)
                 .ok_or(Reason::NoNextHop)?;
         }
         forwarding::DIRECT => load::set_frame_addresses(error.ethernet, &server.frame),

@@ -24,6 +24,9 @@ use super::{
 };
 use crate::model::{DataPathSettings, PortRange};
 
+#[cfg(test)]
+mod stack;
+
 /// The BPF object, as the build script left it.
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lbpersist-ebpf"));
