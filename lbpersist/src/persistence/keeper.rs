@@ -8,8 +8,10 @@ use std::{
 
 use super::{
     breaks::Breaks,
+    cookie::{Cookie, Keys},
+    count::{Counters, EVENTS},
     entries::{Book, Site, Sites},
-    keeping::{Cookie, Counters, EVENTS, Keeping, Keys, Link, Method},
+    keeping::{Keeping, Link, Method},
     roster::{self, Roster},
     state::{State, Store},
     table::Table,

@@ -6,200 +6,30 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{
-            AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
-        },
-    },
+    sync::Arc,
 };
 
 use lbpersist_common::breaks::BreakReason;
 
 use super::{
     breaks::Breaks,
+    cookie::Cookie,
+    count::{Counters, Event},
     entries::{Book, Tenure},
     header::{self, Without},
-    memory::{Memory, Stamp},
+    request::{Choice, Condition, Now, Outcome, Request},
     roster::Roster,
+    session::Session,
     table::{Bound, Hold, Table},
-    token::{Keyring, LENGTH, Refusal, Token},
+    token::Token,
 };
 use crate::{
     clock,
-    model::{HttpCookie, OnLimit, PersistenceProfile, ServerDown},
+    model::{OnLimit, ServerDown},
 };
-
-const LINKS: usize = PersistenceProfile::LONGEST_CHAIN;
 
 /// How many cookies of our name are opened for one request: opening costs, and a client may send many.
 const CANDIDATES: usize = 4;
-
-/// What the methods read of a request.
-pub trait Request {
-    /// Its Cookie headers.
-    fn cookies(&self) -> impl Iterator<Item = &[u8]>;
-    /// The value of a header.
-    fn header(&self, name: &str) -> Option<&[u8]>;
-    /// Path and query.
-    fn target(&self) -> &[u8];
-    /// Whose it is.
-    fn client(&self) -> SocketAddr;
-    /// What is remembered of its cookie from requests before.
-    fn memory(&self) -> Option<&Memory> {
-        None
-    }
-}
-
-/// Whether a server may have a request of a client that is bound to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It may.
-    Usable,
-    /// It has as many connections as it may have.
-    Full,
-    /// Its monitors say that it is down.
-    Down,
-    /// The same, and it was being drained.
-    Drained,
-    /// It is to serve nobody.
-    Disabled,
-}
-
-/// The time of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds since 1970.
-    pub unix_ms: u64,
-    /// Milliseconds of the monotonic clock.
-    pub ms: u64,
-}
-
-impl Now {
-    /// Seconds since 1970.
-    pub fn unix_s(self) -> u32 {
-        u32::try_from(self.unix_ms / 1_000).unwrap_or(u32::MAX)
-    }
-}
-
-/// What is to become of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// It goes to this server of the pool.
-    Server {
-        /// Its place in the pool.
-        server: usize,
-        /// When it cannot be reached, another one may be tried.
-        may_move: bool,
-    },
-    /// Its client has no server yet: any will do.
-    Balance,
-    /// Its server is down, and it may have no other.
-    Refuse,
-    /// Its server is full, and it may have no other.
-    RefuseFull,
-}
-
-/// How a request that has met a server stands to those before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// No profile knew a server for it.
-    New,
-    /// It has met the server that a profile knew.
-    Kept,
-    /// It has met another one.
-    Moved,
-}
-
-impl Outcome {
-    /// Its name in logs.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Kept => "kept",
-            Self::Moved => "moved",
-        }
-    }
-}
-
-/// What is counted. Numbers are places in [`Counters`]; the first are those of [`Refusal`]; append only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
-    /// A cookie, or an entry, named a server that is no longer there.
-    UnknownServer = 7,
-    /// A request had more than one cookie of our name.
-    Doubled = 8,
-    /// A client's server was down, and it was given another one.
-    Down = 9,
-    /// A client's server had no room, and it was given another one.
-    Full = 10,
-    /// A client's server was down, and it was refused.
-    Refused = 11,
-    /// A client's server had no room, and it was refused.
-    RefusedFull = 12,
-}
-
-/// Names of what is counted, by number. None is the name of an outcome, beside which they stand in `status`.
-pub const EVENTS: [&str; 13] = [
-    "cookie_malformed",
-    "cookie_oversized",
-    "cookie_version",
-    "cookie_unknown_key",
-    "cookie_forged",
-    "cookie_expired",
-    "cookie_future",
-    "unknown_server",
-    "cookie_doubled",
-    "moved_down",
-    "moved_full",
-    "refused",
-    "refused_full",
-];
-
-/// What has happened, by number.
-#[derive(Debug, Default)]
-pub struct Counters([AtomicU64; EVENTS.len()]);
-
-impl Counters {
-    /// How often each has happened.
-    pub fn counts(&self) -> [u64; EVENTS.len()] {
-        std::array::from_fn(|place| self.0[place].load(Relaxed))
-    }
-
-    fn count(&self, event: Event) {
-        self.0[event as usize].fetch_add(1, Relaxed);
-    }
-
-    fn refuse(&self, refusal: Refusal) {
-        self.0[refusal as usize].fetch_add(1, Relaxed);
-    }
-}
-
-/// The keys that are in use, exchanged when they rotate.
-#[derive(Debug)]
-pub struct Keys {
-    ring: RwLock<Keyring>,
-    /// How many there have been.
-    number: AtomicU64,
-}
-
-impl Keys {
-    /// These keys.
-    pub fn new(keyring: Keyring) -> Self {
-        Self { ring: RwLock::new(keyring), number: AtomicU64::new(0) }
-    }
-
-    /// Other keys from now on.
-    pub fn set(&self, keyring: Keyring) {
-        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = keyring;
-        self.number.fetch_add(1, Release);
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&Keyring) -> T) -> T {
-        act(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// The persistence of a pool behind a service.
 #[derive(Debug)]
@@ -224,92 +54,6 @@ pub(super) enum Method {
     App { name: String, argument: String, table: Arc<Table> },
     Header { name: String },
     Address { ipv4_mask: u8, ipv6_mask: u8, book: Arc<Book> },
-}
-
-/// A cookie of ours, with all of its line that is always the same.
-#[derive(Debug)]
-pub(super) struct Cookie {
-    /// No other has it.
-    id: u64,
-    name: String,
-    /// Profile and pool, which values are bound to.
-    owner: Vec<u8>,
-    attributes: String,
-    timeout_s: u32,
-    persistent: bool,
-    always_send: bool,
-    strip: bool,
-    keys: Arc<Keys>,
-}
-
-impl Cookie {
-    pub(super) fn new(
-        name: &str,
-        profile: &str,
-        pool: &str,
-        settings: &HttpCookie,
-        keys: Arc<Keys>,
-    ) -> Self {
-        let mut attributes = format!("; Path={}", settings.path);
-        if let Some(domain) = &settings.domain {
-            attributes += &format!("; Domain={domain}");
-        }
-        if settings.secure {
-            attributes += "; Secure";
-        }
-        if settings.http_only {
-            attributes += "; HttpOnly";
-        }
-        if let Some(same_site) = settings.same_site {
-            attributes += &format!("; SameSite={}", same_site.attribute());
-        }
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        Self {
-            id: NEXT.fetch_add(1, Relaxed),
-            name: name.to_owned(),
-            owner: [profile.as_bytes(), b"\0", pool.as_bytes()].concat(),
-            attributes,
-            timeout_s: u32::try_from(settings.timeout.as_secs()).unwrap_or(u32::MAX),
-            persistent: settings.persistent,
-            always_send: settings.always_send,
-            strip: settings.strip_from_request,
-            keys,
-        }
-    }
-
-    /// What a value says, and whether its key is the one that seals now.
-    fn open(
-        &self,
-        value: &[u8],
-        memory: Option<&Memory>,
-        now_s: u32,
-    ) -> Result<(Token, bool), Refusal> {
-        let Some(memory) = memory else {
-            return self.keys.with(|keys| keys.open(value, &self.owner, now_s));
-        };
-        // The number before the keys: what other keys have opened meanwhile is not found again.
-        let stamp = Stamp { cookie: self.id, keys: self.keys.number.load(Acquire) };
-        if let Some((token, fresh)) = memory.recall(stamp, value) {
-            return token.check(now_s).map(|()| (token, fresh));
-        }
-        let opened = self.keys.with(|keys| keys.open(value, &self.owner, now_s))?;
-        memory.note(stamp, value, opened);
-        Ok(opened)
-    }
-
-    fn line(&self, token: &Token, now_s: u32) -> Vec<u8> {
-        let sealed = self.keys.with(|keys| keys.seal(token, &self.owner));
-        let mut line = Vec::with_capacity(self.name.len() + LENGTH + self.attributes.len() + 24);
-        line.extend_from_slice(self.name.as_bytes());
-        line.push(b'=');
-        line.extend_from_slice(&sealed);
-        line.extend_from_slice(self.attributes.as_bytes());
-        if self.persistent {
-            let left = token.expires.saturating_sub(now_s);
-            line.extend_from_slice(format!("; Max-Age={left}").as_bytes());
-        }
-        line
-    }
 }
 
 /// What a profile knows of a client.
@@ -428,12 +172,7 @@ impl Keeping {
         server: usize,
         now: Now,
     ) -> Session {
-        let mut session = Session {
-            keeping: Arc::clone(self),
-            server,
-            tokens: [None; LINKS],
-            holds: [const { None }; LINKS],
-        };
+        let mut session = Session::new(Arc::clone(self), server);
         let (by, hold) = (decision.by, decision.hold.take());
         let as_decided =
             matches!(decision.choice, Choice::Server { server: decided, .. } if decided == server);
@@ -451,14 +190,7 @@ impl Keeping {
         for (place, link) in self.links.iter().enumerate().take(last) {
             match &link.method {
                 Method::Cookie(cookie) => {
-                    let expires = if cookie.timeout_s == 0 {
-                        0
-                    } else {
-                        now.unix_s().saturating_add(cookie.timeout_s)
-                    };
-                    let Bound { server, generation } = bound;
-                    session.tokens[place] =
-                        Some(Token { server, generation, issued: now.unix_s(), expires });
+                    session.tokens[place] = Some(cookie.token(bound, now.unix_s()));
                 }
                 Method::Address { book, .. } => {
                     // Its entry named a server, and the request has gone to another one.
@@ -630,7 +362,7 @@ impl Keeping {
         Err(lost)
     }
 
-    fn close(&self, place: usize, hold: Hold, now_ms: u64) {
+    pub(super) fn close(&self, place: usize, hold: Hold, now_ms: u64) {
         if let Method::App { table, .. } = &self.links[place].method {
             table.close(hold, now_ms);
         }
@@ -646,56 +378,6 @@ enum Lost {
 
 /// A client is bound to a server that is no longer in the pool.
 struct Unknown;
-
-/// A request that has its server. It keeps the entries it uses from expiring, until it is dropped.
-#[derive(Debug)]
-pub struct Session {
-    keeping: Arc<Keeping>,
-    server: usize,
-    tokens: [Option<Token>; LINKS],
-    holds: [Option<Hold>; LINKS],
-}
-
-impl Session {
-    /// Learns from the answer's Set-Cookie headers.
-    pub fn learn(&mut self, set_cookie: &[u8], now: Now) {
-        let Some((name, value)) = header::set_cookie(set_cookie) else { return };
-        for (place, link) in self.keeping.links.iter().enumerate() {
-            let Method::App { name: wanted, table, .. } = &link.method else { continue };
-            if wanted.as_bytes() == name {
-                let hold = table.bind(value, self.keeping.roster.bound(self.server), now.ms);
-                if let Some(old) = self.holds[place].replace(hold) {
-                    table.close(old, now.ms);
-                }
-            }
-        }
-    }
-
-    /// Whether [`Session::learn`] has anything to learn.
-    pub fn learns(&self) -> bool {
-        self.keeping.links.iter().any(|link| matches!(link.method, Method::App { .. }))
-    }
-
-    /// The Set-Cookie lines that the answer is to have.
-    pub fn set_cookies(&self, now: Now) -> impl Iterator<Item = Vec<u8>> {
-        self.tokens.iter().zip(&self.keeping.links).filter_map(move |(token, link)| {
-            match (token, &link.method) {
-                (Some(token), Method::Cookie(cookie)) => Some(cookie.line(token, now.unix_s())),
-                _ => None,
-            }
-        })
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        for place in 0..LINKS {
-            if let Some(hold) = self.holds[place].take() {
-                self.keeping.close(place, hold, clock::now_ns() / 1_000_000);
-            }
-        }
-    }
-}
 
 /// The values of the cookies called `name`.
 fn named<'r>(request: &'r impl Request, name: &str) -> impl Iterator<Item = &'r [u8]> {

@@ -15,8 +15,8 @@ use lbpersist_common::{
 };
 
 use super::{
+    count::{EVENTS, Event},
     entries::{Entries, Opened, Site, Sites},
-    keeping::{EVENTS, Event},
     state::{State, Store},
     token::Refusal,
     *,

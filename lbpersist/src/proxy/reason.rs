@@ -171,7 +171,7 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::persistence::keeping::EVENTS;
+    use crate::persistence::count::EVENTS;
 
     #[test]
     fn nothing_else_that_status_counts_beside_them_has_their_names() {
