@@ -42,7 +42,7 @@ enum Suite {
     Config(config::Options),
     /// What a million entries and connections cost: the sweep's passes, the idle daemon, memory.
     Table(table::Options),
-    /// CPU time per request, requests, delays and memory of the HTTP proxy, beside haproxy and nginx.
+    /// CPU time per request and per GiB, requests, delays and memory of the proxy, beside haproxy and nginx.
     Http(http::Options),
 }
 

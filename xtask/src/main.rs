@@ -46,7 +46,7 @@ Examples:
   cargo xtask bench veth                 packets and connections per second beside nftables
   cargo xtask bench config               how long a thousand services take to be applied
   cargo xtask bench table                what a million entries cost the daemon
-  cargo xtask bench http                 what a request costs the proxy, beside haproxy and nginx
+  cargo xtask bench http                 what requests and streams cost the proxy, beside haproxy and nginx
 
 Environment:
   LBPERSIST_BPF_CARGO, LBPERSIST_BPF_LINKER, LBPERSIST_BPF_OBJECT

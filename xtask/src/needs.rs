@@ -42,12 +42,13 @@ pub(crate) const PACKAGE: [Program; 2] = [
 ];
 
 /// What the measurement of the HTTP proxy calls.
-pub(crate) const HTTP: [Program; 5] = [
+pub(crate) const HTTP: [Program; 6] = [
     Program { name: "ip", package: "iproute2", purpose: "makes a network namespace" },
     Program { name: "haproxy", package: "haproxy", purpose: "is what lbpersist is compared with" },
     Program { name: "nginx", package: "nginx", purpose: "is another, and the servers" },
     Program { name: "wrk", package: "wrk", purpose: "is the clients" },
     Program { name: "h2load", package: "nghttp2-client", purpose: "is the clients of HTTP/2" },
+    Program { name: "curl", package: "curl", purpose: "is the client of streams" },
 ];
 
 /// Debian's compiler for the BPF target, its cargo, and the sources of `core`.

@@ -1,11 +1,16 @@
-//! What a request costs the proxy of services of mode `http`, beside haproxy and nginx: CPU time, requests, delays, memory.
+//! What a request costs the proxy of services of mode `http`, beside haproxy and nginx: CPU time, requests, delays, memory; and
+//! what a stream costs it under mode `tcp`, beside haproxy.
 //!
 //! All three run at a time, each on one and the same CPU with one thread or worker; clients and servers have another CPU.
 //! They take turns in every round. Clients send the cookie that they were given, and every request names the server
 //! that must get it: a server refuses what is for another, so a proxy that does not keep its clients fails the run.
 #![expect(clippy::print_stdout, reason = "the table is what this program is run for")]
 
-use std::{path::PathBuf, thread, time::Duration};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -18,6 +23,7 @@ mod load;
 mod probe;
 mod process;
 mod site;
+mod stream;
 
 use load::{Clients, Seen};
 use probe::Probe;
@@ -58,11 +64,20 @@ enum Case {
     /// Connections that have made a request and wait.
     #[value(name = "idle-memory")]
     IdleMemory,
+    /// A gibibyte through a service of mode `tcp`.
+    #[value(name = "tcp-stream")]
+    Stream,
 }
 
 impl Case {
-    const ALL: [Self; 5] =
-        [Self::Keepalive64, Self::Keepalive1000, Self::H2, Self::Connect, Self::IdleMemory];
+    const ALL: [Self; 6] = [
+        Self::Keepalive64,
+        Self::Keepalive1000,
+        Self::H2,
+        Self::Connect,
+        Self::IdleMemory,
+        Self::Stream,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -71,6 +86,7 @@ impl Case {
             Self::H2 => "h2-64",
             Self::Connect => "connect",
             Self::IdleMemory => "idle-memory",
+            Self::Stream => "tcp-stream",
         }
     }
 
@@ -80,7 +96,13 @@ impl Case {
             Self::Keepalive64 | Self::H2 | Self::Connect => 64,
             Self::Keepalive1000 => 1_000,
             Self::IdleMemory => 5_000,
+            Self::Stream => 1,
         }
+    }
+
+    /// Whether a system takes part.
+    fn is_for(self, system: System) -> bool {
+        self != Self::Stream || system.stream().is_some()
     }
 }
 
@@ -99,8 +121,12 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
                 // Nobody is always the first.
                 let place = (round + turn) % System::ALL.len();
                 let system = site.proxies[place].system;
+                if !case.is_for(system) {
+                    continue;
+                }
                 let figures = match case {
                     Case::IdleMemory => idle_memory(&mut site, place),
+                    Case::Stream => a_stream(&site, &site.proxies[place]),
                     _ => requests(&site, &site.proxies[place], case, options.seconds),
                 };
                 let told = || format!("{} of {}", case.name(), system.name());
@@ -172,6 +198,17 @@ fn idle_memory(site: &mut Site, place: usize) -> Result<Figures> {
     ensure!(after > before, "{connections} connections take no memory");
     let each = (after - before) * 1_000 / u64::from(connections);
     Ok(vec![("bytes/connection", each.cast_signed())])
+}
+
+/// Has a client fetch much on one connection.
+fn a_stream(site: &Site, proxy: &Proxy) -> Result<Figures> {
+    let process = proxy.id()?;
+    let at = proxy.system.stream().context("it carries no streams here")?;
+    let (before, begin) = (process::cpu_ns(process)?, Instant::now());
+    stream::fetch(&site.namespace, site.cpus[0], site.directory.path(), at)?;
+    let spent = process::cpu_ns(process)?.saturating_sub(before);
+    let rate = (stream::TOTAL >> 20) as f64 / begin.elapsed().as_secs_f64();
+    Ok(vec![("ms cpu/GiB", (spent / 1_000).cast_signed()), ("MiB/s", (rate * 1_000.0) as i64)])
 }
 
 /// All rounds of one figure.

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::{
     probe::{self, Probe, Visitor},
     process::{Running, pinned},
+    stream,
 };
 use crate::cpu;
 
@@ -54,6 +55,15 @@ impl System {
     /// Where it listens for HTTP/2 without TLS.
     pub(crate) fn http2(self) -> SocketAddr {
         self.at(if self == Self::Lbpersist { 80 } else { 81 })
+    }
+
+    /// Where it carries bytes as they are, if it does.
+    pub(crate) fn stream(self) -> Option<SocketAddr> {
+        match self {
+            Self::Lbpersist | Self::Haproxy => Some(self.at(82)),
+            // It needs a module that Debian has apart.
+            Self::Nginx => None,
+        }
     }
 
     fn at(self, port: u16) -> SocketAddr {
@@ -101,6 +111,7 @@ impl Site {
         namespace.sysctl("ipv4/tcp_max_syn_backlog", "4096")?;
         let directory = tempfile::tempdir()?;
         let mut nginx = nginx(cpus[0], directory.path(), "servers", SERVERS)?;
+        stream::prepare(&directory.path().join("servers"))?;
         let log = directory.path().join("servers.log");
         let mut servers = Running::start(&namespace, &mut nginx, log)?;
         let at = SocketAddr::from(([198, 18, 1, 1], 8080));
