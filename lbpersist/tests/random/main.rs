@@ -1,9 +1,31 @@
 //! Many thousand headers and requests, right ones changed at random and such of nothing but chance, read in every way.
 
+#[path = "../../../lbpersist-packet/tests/random/inputs.rs"]
+mod inputs;
 mod reading;
+
+use inputs::Inputs;
 
 /// Inputs of each kind.
 const INPUTS: usize = 20_000;
+
+/// What means something between others.
+const WORDS: [&[u8]; 14] = [
+    b";",
+    b"=",
+    b"\r\n",
+    b"\n",
+    b" ",
+    b"\"",
+    b"&",
+    b"?",
+    b"LB=",
+    b"s=",
+    b"0\r\n\r\n",
+    b"Content-Length: 1\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+];
 
 #[test]
 fn cookies_of_any_bytes_are_read_in_one_way_and_none_is_forged() {
@@ -17,7 +39,8 @@ fn cookies_of_any_bytes_are_read_in_one_way_and_none_is_forged() {
         b"AQAAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
         b"AQAAAAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
     ];
-    for_each(&seeds, 0x9e37_79b9_7f4a_7c15, |bytes| reading::cookie(&keys, bytes));
+    let inputs = Inputs::new(0x9e37_79b9_7f4a_7c15, &seeds, &WORDS);
+    inputs.take(INPUTS).for_each(|bytes| reading::cookie(&keys, &bytes));
 }
 
 #[test]
@@ -32,69 +55,6 @@ fn requests_of_any_bytes_have_one_reading_however_they_are_cut() {
         b"PROXY TCP6 2001:db8::1 2001:db8::2 4000 80\r\n",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\x0f\xa0\0\x50GET /",
     ];
-    for_each(&seeds, 0x2545_f491_4f6c_dd1d, reading::request);
-}
-
-/// Reads seeds, changed at random, and noise.
-fn for_each(seeds: &[&[u8]], start: u64, read: impl Fn(&[u8])) {
-    let mut random = Random(start);
-    for number in 0..INPUTS {
-        let mut bytes: Vec<u8> = if number % 16 == 0 {
-            (0..random.below(120)).map(|_| random.next() as u8).collect()
-        } else {
-            seeds[random.below(seeds.len())].to_vec()
-        };
-        for _ in 0..random.below(4) {
-            random.change(&mut bytes);
-        }
-        // Memory of exactly that size, so that a checker sees a byte beyond.
-        read(&bytes.into_boxed_slice());
-    }
-}
-
-/// Xorshift (Marsaglia 2003): the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// One byte, one bit, one end, or something that means something in between.
-    fn change(&mut self, bytes: &mut Vec<u8>) {
-        const WORDS: [&[u8]; 14] = [
-            b";",
-            b"=",
-            b"\r\n",
-            b"\n",
-            b" ",
-            b"\"",
-            b"&",
-            b"?",
-            b"LB=",
-            b"s=",
-            b"0\r\n\r\n",
-            b"Content-Length: 1\r\n",
-            b"Transfer-Encoding: chunked\r\n",
-            b"Connection: close\r\n",
-        ];
-        if bytes.is_empty() {
-            return;
-        }
-        let place = self.below(bytes.len());
-        match self.below(5) {
-            0 => bytes[place] = self.next() as u8,
-            1 => bytes[place] ^= 1 << self.below(8),
-            2 => bytes.truncate(place),
-            3 => drop(bytes.remove(place)),
-            _ => drop(bytes.splice(place..place, WORDS[self.below(WORDS.len())].iter().copied())),
-        }
-    }
+    let inputs = Inputs::new(0x2545_f491_4f6c_dd1d, &seeds, &WORDS);
+    inputs.take(INPUTS).for_each(|bytes| reading::request(&bytes));
 }
