@@ -1,36 +1,31 @@
-//! The interpreter of plans, and the taking over of maps that are pinned already.
+//! The interpreter of plans. `publish` writes pools with their rings, `adopt` reads maps that are pinned already.
 
-use std::{collections::BTreeMap, os::fd::AsFd, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc};
 
-use aya::maps::{MapData, MapError, PerCpuValues, lpm_trie::Key};
+use aya::maps::{MapError, PerCpuValues, lpm_trie::Key};
 use lbpersist_common::{
     breaks::BreakCounters,
     counter::ServiceCounters,
-    front::Front,
-    layout::{Name, NameKey, kind},
-    net::{Address, Endpoint},
-    ring::mark,
-    route::{Neighbour, NeighbourKey},
+    layout::kind,
+    net::Address,
     server::{Server, state},
-    service::{Pool, Reverse, Service, pool_flag},
+    service::{Pool, pool_flag},
 };
+
+mod adopt;
+mod publish;
 
 use super::{
     Error,
-    address::from_map,
     desired::Desired,
-    identity::{Generation, Identities, Numbered, ServerIdentity},
+    identity::Identities,
     maps::{self, Maps, PinDirectory},
     object::{self, Object},
     plan::{Step, plan},
     ring::Ring,
     rings::Computed,
-    sys,
 };
 use crate::model::DataPathSettings;
-
-/// Rings that are made before they are put in their places together.
-const RINGS_AT_ONCE: usize = 512;
 
 /// The kernel's half, owned by the daemon.
 pub struct DataPath {
@@ -214,119 +209,6 @@ impl DataPath {
         }
     }
 
-    /// Writes rings that changed to the sides that no packet reads, and makes those that are missing. Returns the sides that
-    /// are to be read once the pools are written.
-    fn prepare_rings(
-        &mut self,
-        desired: &Desired,
-        rings: &Computed,
-    ) -> Result<BTreeMap<u32, u32>, Error> {
-        let changed: Vec<(u32, &[u16])> = desired
-            .pools
-            .keys()
-            .filter_map(|&number| Some((number, rings.slots(number)?)))
-            .collect();
-        self.create_rings(changed.iter().map(|(number, _)| *number))?;
-        let mut sides = BTreeMap::new();
-        for (number, slots) in changed {
-            let Some(ring) = self.open.get(&number) else { continue };
-            let side = self.side(number)?;
-            if ring.holds(slots, side) {
-                continue;
-            }
-            if self.published {
-                sys::wait_for_running_programs();
-                self.published = false;
-            }
-            ring.prepare(slots, 1 - side);
-            sides.insert(number, 1 - side);
-        }
-        Ok(sides)
-    }
-
-    /// Makes empty rings for those of `numbers` that have none. They are put in place by one system call, because the kernel waits
-    /// for running programs at each.
-    fn create_rings(&mut self, numbers: impl Iterator<Item = u32>) -> Result<(), Error> {
-        let missing: Vec<u32> = numbers.filter(|number| !self.open.contains_key(number)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let template = maps::raw(&self.pins, "ring_template")?;
-        let rings: MapData = maps::raw(&self.pins, "rings")?;
-        // Each is a descriptor until it is in its place, and there may be a thousand descriptors only.
-        for numbers in missing.chunks(RINGS_AT_ONCE) {
-            let made: Vec<MapData> = numbers
-                .iter()
-                .map(|_| Ring::create(template.fd().as_fd(), self.ring_size))
-                .collect::<Result<_, _>>()?;
-            let fds: Vec<_> = made.iter().map(|map| map.fd().as_fd()).collect();
-            sys::update_maps(rings.fd().as_fd(), numbers, &fds)
-                .map_err(|error| Error::map("rings", error))?;
-            for (&number, map) in numbers.iter().zip(&made) {
-                self.open.insert(number, Rc::new(Ring::of(map, self.ring_size)?));
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a pool; its ring is read from `side` then, or from where it was.
-    fn set_pool(&mut self, number: u32, pool: &Pool, side: Option<u32>) -> Result<(), Error> {
-        let was = self.maps.pools.get(&number, 0).map_err(|error| Error::map("pools", error))?;
-        if client_keys(&was) != client_keys(pool)
-            && let Some(ring) = self.open.get(&number)
-        {
-            // Living clients find themselves in other slots, so every slot has to look.
-            (0..ring.slots()).for_each(|slot| ring.mark(slot, mark::EXCEPTION));
-        }
-        // This one store publishes the ring: the value differs from the one before in `side` and settings only.
-        let published = Pool { side: side.unwrap_or(was.side), ..*pool };
-        failing("pools", self.maps.pools.set(number, published, 0))?;
-        self.published |= published.side != was.side;
-        Ok(())
-    }
-
-    /// Opens the rings that are pinned already.
-    fn adopt_rings(&mut self) -> Result<(), Error> {
-        for &number in self.actual.pools.keys() {
-            match self.maps.rings.get(&number, 0) {
-                Ok(map) => {
-                    self.open.insert(number, Rc::new(Ring::of(&map, self.ring_size)?));
-                }
-                Err(error) if maps::is_missing(&error) => {}
-                Err(error) => return Err(Error::map("rings", error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_pool(&mut self, number: u32) -> Result<(), Error> {
-        self.open.remove(&number);
-        let none: Pool = bytemuck::Zeroable::zeroed();
-        failing("pools", self.maps.pools.set(number, none, 0))?;
-        self.clear_place("rings", number)
-    }
-
-    /// Drops the ring at a place of `map`.
-    fn clear_place(&self, map: &'static str, number: u32) -> Result<(), Error> {
-        let raw: MapData = maps::raw(&self.pins, map)?;
-        match sys::delete_place(raw.fd().as_fd(), number) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(Error::map(map, error)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Writes a pool's turns as a ring of their own, which takes the place of the one before as a whole.
-    fn set_turns(&mut self, number: u32, turns: &[u16]) -> Result<(), Error> {
-        if turns.is_empty() {
-            return self.clear_place("turns", number);
-        }
-        let template = maps::raw(&self.pins, "ring_template")?;
-        let length = u32::try_from(turns.len()).unwrap_or(u32::MAX);
-        let map = Ring::create(template.fd().as_fd(), length)?;
-        Ring::of(&map, length)?.fill(turns);
-        failing("turns", self.maps.turns.set(number, &map, 0))
-    }
-
     fn remove_server(&mut self, number: u32) -> Result<(), Error> {
         let was = self.maps.servers.get(&number, 0).map_err(|e| Error::map("servers", e))?;
         let none: Server = bytemuck::Zeroable::zeroed();
@@ -357,43 +239,6 @@ impl DataPath {
         layout.features = features;
         failing("layout", maps.layout.set(0, layout, 0))
     }
-
-    /// Reads back what an earlier daemon wrote.
-    fn adopt(&mut self) -> Result<(), Error> {
-        let pins = self.pins.clone();
-        self.identities.next_id = self.maps.layout()?.next_id;
-        let actual = &mut self.actual;
-        actual.names = maps::scan::<NameKey, Name>(&pins, "names")?.into_iter().collect();
-        actual.services = maps::scan::<Endpoint, Service>(&pins, "services")?.into_iter().collect();
-        actual.carried = maps::scan::<Endpoint, Service>(&pins, "carried")?.into_iter().collect();
-        actual.reverse = maps::scan::<Endpoint, Reverse>(&pins, "reverse")?.into_iter().collect();
-        actual.fronts = maps::scan::<Address, Front>(&pins, "fronts")?.into_iter().collect();
-        actual.neighbours =
-            maps::scan::<NeighbourKey, Neighbour>(&pins, "neighbours")?.into_iter().collect();
-        for (key, service) in self.maps.prefix_services.iter().flatten() {
-            actual.prefix_services.insert((key.prefix_len(), key.data()), service);
-        }
-        for (key, route) in self.maps.routes.iter().flatten() {
-            actual.routes.insert((key.prefix_len(), key.data()), route);
-        }
-        for (number, pool) in maps::scan::<u32, Pool>(&pins, "pools")? {
-            if pool.id != 0 {
-                actual.pools.insert(number, Pool { side: 0, ..pool });
-            }
-        }
-        let limits = self.maps.flood_limits.get(&0, 0);
-        actual.flood_limits = Some(limits.map_err(|error| Error::map("flood_limits", error))?);
-        for (number, limit) in maps::scan::<u32, u32>(&pins, "server_limits")? {
-            if limit != 0 {
-                actual.limits.insert(number, limit);
-            }
-        }
-        for (number, server) in maps::scan::<u32, Server>(&pins, "servers")? {
-            adopt_server(number, &server, actual, &mut self.identities);
-        }
-        adopt_names(actual, &mut self.identities);
-        self.adopt_rings()
-    }
 }
 
 /// Begins to count from zero for a service that gets a place which another one had.
@@ -408,40 +253,6 @@ fn reset_counters(maps: &mut Maps, index: u32) -> Result<(), Error> {
 /// What says which slot a client of the pool belongs to.
 pub(super) fn client_keys(pool: &Pool) -> (u32, Address, Address) {
     (pool.flags & pool_flag::PERSISTENT, pool.ipv4_mask, pool.ipv6_mask)
-}
-
-fn adopt_server(number: u32, server: &Server, actual: &mut Desired, identities: &mut Identities) {
-    let Ok(short) = u16::try_from(number) else { return };
-    if server.generation == 0 {
-        return;
-    }
-    if server.state == state::ABSENT {
-        identities.retired.insert(short, server.generation);
-        return;
-    }
-    actual.servers.insert(number, *server);
-    let identity =
-        ServerIdentity { pool: server.pool, address: from_map(server.address), port: server.port };
-    let known = Generation { number: short, generation: server.generation };
-    identities.servers.insert(identity, known);
-}
-
-fn adopt_names(actual: &Desired, identities: &mut Identities) {
-    let name = |kind, number| actual.names.get(&NameKey { kind, number }).map(Name::as_str);
-    for (&number, pool) in &actual.pools {
-        if let Some(name) = name(kind::POOL, number) {
-            identities.pools.insert(name.to_owned(), Numbered { number, id: pool.id });
-        }
-    }
-    let prefixes = actual.prefix_services.values().filter(|service| service.id != 0);
-    for service in actual.services.values().chain(actual.carried.values()).chain(prefixes) {
-        let names = (name(kind::SERVICE, service.index), name(kind::POOL, service.pool));
-        if let (Some(service_name), Some(pool_name)) = names {
-            let identity = super::desired::identity_of(service_name, pool_name);
-            let numbered = Numbered { number: service.index, id: service.id };
-            identities.services.insert(identity, numbered);
-        }
-    }
 }
 
 /// Keeps what the maps hold in step with what was done, in case a later step fails.

@@ -6,18 +6,23 @@ use std::{
 };
 
 use bytemuck::Zeroable as _;
-use ipnet::IpNet;
 use lbpersist_common::{
     flood::FloodLimits,
     front::Front,
     layout::{Name, NameKey, feature, kind},
-    net::{Address, Endpoint, FrameAddresses, Mac},
-    recent,
-    route::{self, Neighbour, NeighbourKey, Route},
+    net::{Address, Endpoint},
+    route::{Neighbour, NeighbourKey, Route},
     server::{Server, by_hand, state},
-    service::{self, Pool, PrefixKey, Reverse, Service, pool_flag, reverse_flag},
+    service::{self, Pool, PrefixKey, Reverse, Service, reverse_flag},
 };
 
+mod network;
+mod pool;
+
+use self::{
+    network::{hop, route_key},
+    pool::{flood_limits, pool_value, tunnel_source, turns},
+};
 use super::{
     address::to_map,
     identity::{Exhausted, Identities, Numbered, ServerIdentity},
@@ -25,13 +30,10 @@ use super::{
 use crate::{
     balance::{
         maglev::{self, Member},
-        slow_start, turns,
+        slow_start,
     },
-    model::{
-        self, Algorithm, Forwarding, Model, NoServer, OnLimit, PersistenceProfile, ServerDown,
-        ServerState,
-    },
-    network::{NextHop, RouteTarget, View},
+    model::{self, Forwarding, Model, PersistenceProfile, ServerState},
+    network::View,
 };
 
 /// The contents of the maps that the daemon alone writes.
@@ -299,45 +301,6 @@ impl Desired {
             }
         }
     }
-
-    /// This machine's own addresses are no part of the prefixes around them: it would lose its own connections.
-    fn leave_out_own_addresses(&mut self, view: &View) {
-        if self.prefix_services.is_empty() {
-            return;
-        }
-        let own: Vec<Address> = view
-            .best_routes()
-            .filter(|(prefix, target)| {
-                *target == RouteTarget::Local && prefix.prefix_len() == prefix.max_prefix_len()
-            })
-            .map(|(prefix, _)| to_map(prefix.addr()))
-            .collect();
-        let none = Service { id: 0, index: 0, pool: 0, scope: 0, prefix_length: 128 };
-        for (key, bits) in
-            self.prefix_services.iter().map(|((_, k), s)| (*k, s.prefix_length)).collect::<Vec<_>>()
-        {
-            let mask = Address::prefix_mask(u8::try_from(bits).unwrap_or(128));
-            for address in own.iter().filter(|own| own.masked(&mask) == key.address) {
-                let place = (PrefixKey::BITS, PrefixKey { address: *address, ..key });
-                self.prefix_services.insert(place, none);
-            }
-        }
-    }
-
-    fn add_network(&mut self, view: &View) {
-        // Without it the IPv6 default route would also match mapped IPv4 addresses that have no route of their own.
-        let no_ipv4 = (96, Address::from_ipv4([0; 4]));
-        self.routes.insert(no_ipv4, route_value(&RouteTarget::Unreachable, view));
-        for (prefix, target) in view.best_routes() {
-            self.routes.insert(route_key(prefix), route_value(&target, view));
-        }
-        for (&(interface, address), &mac) in &view.neighbours {
-            let Some(link) = view.links.get(&interface) else { continue };
-            let Some(source) = link.mac else { continue };
-            let key = NeighbourKey { address: to_map(address), interface, reserved: 0 };
-            self.neighbours.insert(key, Neighbour { frame: frame(source, mac) });
-        }
-    }
 }
 
 /// What a service is known by in [`Identities`].
@@ -423,131 +386,7 @@ fn forget(model: &Model, identities: &mut Identities) {
     );
 }
 
-fn pool_value(pool: &model::Pool, given: Numbered, slots: u32, udp_idle_ns: u64) -> Pool {
-    let by_address = pool.persistence.as_ref().and_then(PersistenceProfile::by_address);
-    let method = by_address.map(|(_, method)| method);
-    Pool {
-        slots,
-        side: 0,
-        flags: pool_flags(pool, method.is_some()),
-        server_down: by_address.map_or(
-            service::server_down::IMMEDIATE,
-            |(profile, _)| match profile.server_down {
-                ServerDown::Immediate => service::server_down::IMMEDIATE,
-                ServerDown::Never => service::server_down::NEVER,
-                ServerDown::Continue => service::server_down::CONTINUE,
-            },
-        ),
-        timeout_ns: method.map_or(0, |method| nanoseconds(method.timeout)),
-        udp_idle_ns: recent::idle_ns(udp_idle_ns),
-        ipv4_mask: Address::ipv4_prefix_mask(method.map_or(32, |method| method.ipv4_mask)),
-        ipv6_mask: Address::prefix_mask(method.map_or(128, |method| method.ipv6_mask)),
-        id: given.id,
-        forwarding: match pool.forwarding {
-            Forwarding::Nat => service::forwarding::NAT,
-            Forwarding::Masquerade(_) => service::forwarding::MASQUERADE,
-            Forwarding::Direct => service::forwarding::DIRECT,
-            Forwarding::Tunnel(_) => service::forwarding::TUNNEL,
-        },
-        algorithm: match pool.algorithm {
-            Algorithm::Maglev => service::algorithm::MAGLEV,
-            Algorithm::RoundRobin => service::algorithm::ROUND_ROBIN,
-            Algorithm::LeastConnections => service::algorithm::LEAST_CONNECTIONS,
-            Algorithm::RandomTwo => service::algorithm::RANDOM_TWO,
-        },
-        turns: 0,
-    }
-}
-
-fn flood_limits(limits: &model::FloodLimits) -> FloodLimits {
-    FloodLimits {
-        all: limits.new_clients,
-        of_prefix: limits.new_clients_of_prefix,
-        ipv4_mask: Address::ipv4_prefix_mask(limits.ipv4_prefix),
-        ipv6_mask: Address::prefix_mask(limits.ipv6_prefix),
-    }
-}
-
-/// The servers that new clients are shared among one after the other, for the pools in which more than the ring decides.
-fn turns(pool: &model::Pool, members: &[Member]) -> Option<Vec<u16>> {
-    match pool.algorithm {
-        Algorithm::RoundRobin => Some(turns::round_robin(members)),
-        Algorithm::LeastConnections => Some(turns::each_once(members)),
-        Algorithm::Maglev | Algorithm::RandomTwo => {
-            pool.is_limited().then(|| turns::each_once(members))
-        }
-    }
-}
-
-fn pool_flags(pool: &model::Pool, is_persistent: bool) -> u32 {
-    [
-        (is_persistent, pool_flag::PERSISTENT),
-        (pool.no_server == NoServer::Reject, pool_flag::REFUSE),
-        (pool.reset_connections, pool_flag::RESET),
-        (pool.is_limited(), pool_flag::LIMITED),
-        (pool.on_limit == OnLimit::Exceed, pool_flag::EXCEED),
-        (pool.on_limit == OnLimit::Reject, pool_flag::REJECT),
-    ]
-    .into_iter()
-    .filter_map(|(is_set, flag)| is_set.then_some(flag))
-    .sum()
-}
-
-/// Where the tunnel to a server comes from, or packets under masquerade; `::` for others.
-fn tunnel_source(pool: &model::Pool, server: &model::Server) -> Address {
-    match pool.forwarding {
-        Forwarding::Tunnel(sources) | Forwarding::Masquerade(sources) => {
-            sources.towards(server.address).map_or(Address::UNSPECIFIED, to_map)
-        }
-        Forwarding::Nat | Forwarding::Direct => Address::UNSPECIFIED,
-    }
-}
-
 /// Nanoseconds of a duration; as many as fit.
 pub fn nanoseconds(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The interface and frame addresses on the way to a server; interface 0 while they are not known, or if there is no such way:
-/// a packet that keeps its destination cannot go through a router, which would send it back.
-fn hop(view: &View, server: IpAddr, forwarding: Forwarding) -> (u32, FrameAddresses) {
-    let neighbour = view.neighbour_towards(server).map(|(_, neighbour)| neighbour);
-    if forwarding == Forwarding::Direct && neighbour != Some(server) {
-        return (0, FrameAddresses::ZERO);
-    }
-    match view.next_hop(server) {
-        NextHop::Resolved { interface, source, destination } => {
-            (interface, frame(source, destination))
-        }
-        NextHop::Unresolved { .. } | NextHop::Local | NextHop::Unreachable => {
-            (0, FrameAddresses::ZERO)
-        }
-    }
-}
-
-fn route_key(prefix: IpNet) -> (u32, Address) {
-    match prefix {
-        IpNet::V4(net) => (96 + u32::from(net.prefix_len()), to_map(net.network().into())),
-        IpNet::V6(net) => (u32::from(net.prefix_len()), to_map(net.network().into())),
-    }
-}
-
-fn route_value(target: &RouteTarget, view: &View) -> Route {
-    let (kind, interface, frame) = match *target {
-        RouteTarget::Local => (route::kind::LOCAL, 0, FrameAddresses::ZERO),
-        RouteTarget::OnLink { interface, .. } => {
-            (route::kind::ON_LINK, interface, FrameAddresses::ZERO)
-        }
-        RouteTarget::Gateway { interface, source, mac: Some(mac), .. } => {
-            (route::kind::GATEWAY, interface, frame(source, mac))
-        }
-        RouteTarget::Gateway { mac: None, .. } | RouteTarget::Unreachable => {
-            (route::kind::UNREACHABLE, 0, FrameAddresses::ZERO)
-        }
-    };
-    Route { kind, interface, frame, mtu: view.links.get(&interface).map_or(0, |link| link.mtu) }
-}
-
-fn frame(source: [u8; 6], destination: [u8; 6]) -> FrameAddresses {
-    FrameAddresses { destination: Mac { bytes: destination }, source: Mac { bytes: source } }
 }
