@@ -1,15 +1,17 @@
 //! The configuration that the laboratory's lbpersist runs with.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use lbpersist_tests::topology::{Family, Topology};
 
 use crate::laboratory::SERVER_PORT;
 
-/// One web service for each family, on all interfaces and servers of the topology.
-pub(crate) fn configuration(topology: &Topology) -> String {
+/// One web service for each family, on all interfaces and servers of the topology. What outlives a reboot is kept in `state`: the
+/// machine's own is none of ours.
+pub(crate) fn configuration(topology: &Topology, state: &Path) -> String {
     let interfaces: Vec<_> = topology.interfaces.iter().map(|name| format!("{name:?}")).collect();
     let mut text = format!("interfaces = [{}]\n", interfaces.join(", "));
+    let _ = writeln!(text, "[daemon]\nstate_dir = {state:?}");
     for (name, family) in [("web", Family::V4), ("web6", Family::V6)] {
         let address = family.service_address();
         let mut servers = String::new();

@@ -203,7 +203,9 @@ To remove it all:
         for host in &laboratory.topology.servers {
             laboratory.start_server(host)?;
         }
-        fs::write(laboratory.configuration_file(), configuration(&laboratory.topology))?;
+        let state = laboratory.files.directory.join("state");
+        let text = configuration(&laboratory.topology, &state);
+        fs::write(laboratory.configuration_file(), text)?;
         laboratory.start_daemon()?;
         Ok(laboratory)
     }
