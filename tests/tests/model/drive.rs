@@ -2,30 +2,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::{Debug, Display, Write as _},
+    fmt::{Debug, Display},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use lbpersist::datapath::address::from_map;
-use lbpersist_common::{
-    connection::ConnectionKey,
-    counter::Event as Counted,
-    net::Address,
-    persistence::{Entry, EntryKey},
-    reason::Reason,
-    server::Binding,
-    tcp::flag,
-};
+use lbpersist_common::{counter::Event as Counted, reason::Reason, tcp::flag};
 use lbpersist_tests::{packet::Packet, rig::Rig, topology::Family};
 
+mod compare;
+
 use crate::{
-    events::{Case, Event, Plan, SERVERS, Who},
-    rules::{
-        Answer, Budget, CLOSING_IDLE, Down, Flow, HANDSHAKE_IDLE, Key, MILLISECOND, OnLimit, Pool,
-        Rules, SECOND, SLOTS, Says, Server, Service, State, TCP_IDLE, UDP_IDLE,
-    },
-    setup::{V4, V6, server_address},
+    budget::Budget,
+    events::{Case, Event, Who},
+    plan::{POOLS, at, host, pool, text},
+    rules::{MILLISECOND, Rules, SECOND},
+    setup::{V4, server_address},
+    world::{Answer, Flow, Key, Says, Server, Service},
 };
 
 /// Clients: some share a /24.
@@ -46,9 +39,6 @@ const CLIENTS_V6: [Ipv6Addr; 6] = [
     Ipv6Addr::new(0x2001, 0xdb8, 0xc, 3, 9, 0, 0, 7),
     Ipv6Addr::new(0x2001, 0xdb8, 0xd, 0, 0, 0, 0, 1),
 ];
-const POOLS: [&str; 2] = ["a", "b"];
-/// The number of a pool's UDP service; 0 and 1 are TCP.
-const UDP: usize = 2;
 /// Where the virtual clock begins, and how much later at each further case: what is spent of a budget is not forgotten otherwise.
 const START: u64 = 100_000 * SECOND;
 const LATER: u64 = 10_000 * SECOND;
@@ -320,128 +310,6 @@ impl Run<'_> {
         Ok(self.now)
     }
 
-    /// Compares all tables, and that no count had to be put right.
-    fn compare(&mut self) -> Check {
-        let entries: BTreeMap<Key, (Option<u8>, u32)> = self
-            .rig
-            .entries()
-            .map_err(told)?
-            .iter()
-            .map(|(key, entry)| Ok((self.key(key)?, (self.host(entry.binding), entry.open))))
-            .collect::<Result<_, String>>()?;
-        let expected = self.rules.entries.iter();
-        let expected = expected
-            .map(|(key, entry)| (*key, (self.host_at(key.pool, entry.server), entry.open)))
-            .collect();
-        same("the entries are", &entries, &expected)?;
-        let expected = self.rules.connections.iter();
-        let expected = expected
-            .map(|(flow, known)| {
-                (*flow, (self.host_at(flow.service.pool, known.server), known.state))
-            })
-            .collect();
-        same("the connections are", &self.connections()?, &expected)?;
-        let handshakes: BTreeMap<Flow, Option<u8>> = self
-            .rig
-            .handshakes()
-            .map_err(told)?
-            .iter()
-            .map(|(key, begun)| {
-                let flow = self.known(key.client, key.client_port, key.service)?;
-                Ok((flow, self.host(begun.binding)))
-            })
-            .collect::<Result<_, String>>()?;
-        let expected = self.rules.handshakes.iter();
-        let expected = expected
-            .map(|(flow, begun)| (*flow, self.host_at(flow.service.pool, begun.server)))
-            .collect();
-        same("the handshakes are", &handshakes, &expected)?;
-        let breaks: u64 = self.rig.breaks().map_err(told)?.values().sum();
-        let [least, more] = self.rules.breaks;
-        if !(least..=least + more).contains(&breaks) {
-            return Err(format!("{breaks} breaks were counted, not {least} and up to {more} more"));
-        }
-        same("counts put right and records refused are", &faults(self.rig)?, &self.faults)
-    }
-
-    fn connections(&mut self) -> Result<BTreeMap<Flow, (Option<u8>, State)>, String> {
-        let all = self.rig.connections().map_err(told)?;
-        all.iter()
-            .map(|(key, connection)| {
-                let state = match connection.state {
-                    0 => State::Flow,
-                    1 => State::Established,
-                    2 => State::ClientClosed,
-                    3 => State::ServerClosed,
-                    _ => State::Closed,
-                };
-                let flow = self.known(key.client, key.client_port, key.service)?;
-                Ok((flow, (self.host(connection.binding), state)))
-            })
-            .collect()
-    }
-
-    /// When the table has last heard of a flow.
-    fn real_flow(&mut self, flow: &Flow) -> Result<u64, String> {
-        let all = self.rig.connections().map_err(told)?;
-        let is_it = |key: &ConnectionKey| {
-            self.known(key.client, key.client_port, key.service).as_ref() == Ok(flow)
-        };
-        let found = all.iter().find(|(key, _)| is_it(key));
-        found.map(|(_, found)| found.last_seen_ns).ok_or_else(|| format!("{flow:?} is not there"))
-    }
-
-    fn real_entry(&mut self, key: &Key) -> Result<(EntryKey, Entry), String> {
-        let entries = self.rig.entries().map_err(told)?;
-        let found = entries.into_iter().find(|(real, _)| self.key(real).as_ref() == Ok(key));
-        found.ok_or_else(|| format!("there is no entry of {key:?}"))
-    }
-
-    /// The numbers stay the same while services and pools do.
-    fn learn_numbers(&mut self) {
-        for pool in 0..self.rules.pools.len() {
-            for number in 0..=UDP {
-                let service = Service { pool, number };
-                let at = self.at(service);
-                let services = &self.rig.data_path().actual().services;
-                let (_, found) = services
-                    .iter()
-                    .find(|(endpoint, _)| endpoint.port == at.port())
-                    .expect("the service is configured");
-                let (id, scope) = (found.id, found.scope);
-                self.services.insert(id, service);
-                let shared = self.rules.pools[pool].shared;
-                self.scopes.insert(scope, (pool, (!shared).then_some(number)));
-            }
-        }
-    }
-
-    fn key(&self, key: &EntryKey) -> Result<Key, String> {
-        let scope = self.scopes.get(&key.scope);
-        let &(pool, service) = scope.ok_or_else(|| format!("no service has {key:?}"))?;
-        Ok(Key { client: from_map(key.client), pool, service })
-    }
-
-    fn known(&self, client: Address, port: u16, service: u32) -> Result<Flow, String> {
-        let service = self.services.get(&service);
-        let service = *service.ok_or_else(|| format!("no service has {service:?}"))?;
-        Ok(Flow { client: from_map(client), port, service })
-    }
-
-    /// The server a binding of the program means, if it is still there.
-    fn host(&mut self, binding: Binding) -> Option<u8> {
-        let server = self.rig.data_path().actual().servers.get(&binding.server)?;
-        let family = if server.address.is_ipv4() { V4 } else { V6 };
-        let host = number(family, server.address.bytes[15]);
-        (server.generation == binding.generation).then_some(host)
-    }
-
-    /// The same for one of the rules.
-    fn host_at(&self, pool: usize, place: usize) -> Option<u8> {
-        let server = self.rules.pools[pool].servers[place];
-        (!server.removed).then_some(server.host)
-    }
-
     fn pool(&self, pool: u8) -> usize {
         usize::from(pool) % self.rules.pools.len()
     }
@@ -500,102 +368,4 @@ fn flags(says: Says) -> u8 {
 
 fn from(flow: Flow) -> SocketAddr {
     (flow.client, flow.port).into()
-}
-
-fn at(pool: &Pool, service: Service) -> SocketAddr {
-    let port = [80, 81, 53][service.number] + if service.pool == 0 { 0 } else { 10 };
-    pool.family.service(port)
-}
-
-fn host(pool: usize, place: u8) -> u8 {
-    11 + place % SERVERS + if pool == 0 { 0 } else { SERVERS }
-}
-
-fn pool(number: usize, plan: &Plan) -> Pool {
-    let servers = plan.weights.iter().zip(0..).map(|(&weight, place)| Server {
-        host: host(number, place),
-        weight,
-        up: true,
-        removed: false,
-    });
-    let mask = match (plan.ipv6, plan.mask) {
-        (false, mask) => mask,
-        (true, 32) => 128,
-        (true, _) => 64,
-    };
-    Pool {
-        family: if plan.ipv6 { V6 } else { V4 },
-        limit: plan.limit,
-        on_limit: plan.on_limit,
-        timeout: plan.timeout * MILLISECOND,
-        mask,
-        shared: plan.shared,
-        down: plan.down,
-        resets: plan.resets,
-        servers: servers.collect(),
-    }
-}
-
-/// The configuration of these pools.
-pub(crate) fn text(pools: &[Pool], budget: &Budget) -> String {
-    let ms = |time: u64| format!("\"{}ms\"", time / MILLISECOND);
-    let mut text = format!(
-        "[data_path]\nring_size = {SLOTS}\nentry_table = 1024\nconnection_table = 1024\n\
-         handshake_table = 1024\n[idle_limits]\ntcp = {}\ntcp_closing = {}\nhandshake = {}\nudp = {}\n",
-        ms(TCP_IDLE),
-        ms(CLOSING_IDLE),
-        ms(HANDSHAKE_IDLE),
-        ms(UDP_IDLE)
-    );
-    let _ = writeln!(
-        text,
-        "[flood_limits]\nnew_clients = {}\nnew_clients_of_prefix = {}\nipv4_prefix = 24\nipv6_prefix = 48",
-        budget.all, budget.of_prefix
-    );
-    for (number, (pool, name)) in pools.iter().zip(POOLS).enumerate() {
-        let down = match pool.down {
-            Down::Immediate => "immediate",
-            Down::Never => "never",
-            Down::Continue => "continue",
-        };
-        let timeout = if pool.timeout == 0 { "\"0\"".to_owned() } else { ms(pool.timeout) };
-        let scope = if pool.shared { "pool" } else { "virtual-service" };
-        let mask = match pool.family {
-            Family::V4 => format!("ipv4_mask = {}", pool.mask),
-            Family::V6 => format!("ipv6_mask = {}", pool.mask),
-        };
-        let on_limit = match pool.on_limit {
-            OnLimit::Spill => "spill",
-            OnLimit::Exceed => "exceed",
-            OnLimit::Reject => "reject",
-        };
-        let _ = writeln!(
-            text,
-            "[[persistence_profile]]\nname = \"{name}\"\ntimeout = {timeout}\n{mask}\n\
-             scope = \"{scope}\"\nserver_down = \"{down}\"\n[[pool]]\nname = \"{name}\"\n\
-             persistence_profile = \"{name}\"\non_limit = \"{on_limit}\"\nreset_connections = {}\nservers = [",
-            pool.resets
-        );
-        for server in pool.servers.iter().filter(|server| !server.removed) {
-            let (address, weight) = (server_address(pool.family, server.host), server.weight);
-            let limit = match pool.limit {
-                0 => String::new(),
-                limit => format!(", max_connections = {limit}"),
-            };
-            let _ = writeln!(text, "  {{ address = \"{address}\", weight = {weight}{limit} }},");
-        }
-        text += "]\n";
-        for service in 0..=UDP {
-            let at = at(pool, Service { pool: number, number: service });
-            let protocol = if service == UDP { "udp" } else { "tcp" };
-            let _ = writeln!(
-                text,
-                "[[virtual_service]]\nname = \"{name}{service}\"\naddress = \"{}\"\nport = {}\n\
-                 protocol = \"{protocol}\"\npool = \"{name}\"",
-                at.ip(),
-                at.port()
-            );
-        }
-    }
-    text
 }

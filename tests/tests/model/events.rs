@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*};
 
-use crate::rules::{Down, OnLimit, Says};
+use crate::world::{Down, OnLimit, Says};
 
 /// Servers that a pool can have.
 pub(crate) const SERVERS: u8 = 4;

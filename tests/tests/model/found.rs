@@ -2,7 +2,7 @@
 
 use crate::{
     events::{Case, Event::*, Plan, Who},
-    rules::{Down, OnLimit, Says},
+    world::{Down, OnLimit, Says},
 };
 
 /// What each shows, and what happens.

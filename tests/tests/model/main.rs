@@ -5,13 +5,16 @@
 //! still shows it; once mended, it is kept in `found`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod budget;
 mod drive;
 mod events;
 mod found;
+mod plan;
 mod rules;
 #[path = "../rows/setup.rs"]
 #[expect(dead_code, reason = "the rows use the rest of it")]
 mod setup;
+mod world;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
@@ -94,7 +97,7 @@ fn what_was_found_stays_mended() {
 }
 
 fn rig() -> Option<Rig> {
-    Rig::new(&drive::text(&[], &rules::Budget::default()), setup::network())
+    Rig::new(&plan::text(&[], &budget::Budget::default()), setup::network())
 }
 
 /// Leaves out whatever the disagreement does not need. proptest would change the events as well, one by one and slowly, which

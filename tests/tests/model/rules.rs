@@ -4,25 +4,19 @@
 //! Where the rules leave a range, a time here has two ends, and the tables are asked which moment it was: see
 //! [`Rules::unsettled`] and [`Rules::sweep`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::BTreeMap;
 
-use lbpersist::{
-    balance::maglev::{self, Member},
-    datapath::address::to_map,
-};
-use lbpersist_common::{hash, recent, ring::slot_of};
-use lbpersist_tests::topology::Family;
+use lbpersist_common::recent;
 
-use crate::setup::server_address;
+mod sweep;
+
+use crate::{
+    budget::Budget,
+    world::{Answer, Flow, Key, OnLimit, Pool, Says, Server, Side, Standing, State},
+};
 
 pub(crate) const MILLISECOND: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLISECOND;
-/// Slots of every ring: few, so that clients share them.
-pub(crate) const SLOTS: u32 = 13;
-
 // Events happen at whole tenths of a second, and a little, so that no limit is met to the tick.
 /// The idle limits.
 pub(crate) const TCP_IDLE: u64 = 15_050 * MILLISECOND;
@@ -37,112 +31,6 @@ const LINGER: [u64; 2] = [60 * SECOND, 2 * SECOND];
 const STEP: u64 = 105 * MILLISECOND;
 /// What the tables' time may be off.
 const TICKS: u64 = 40 * MILLISECOND;
-
-/// A service: its pool, and 0 or 1 for TCP, 2 for UDP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Service {
-    pub(crate) pool: usize,
-    pub(crate) number: usize,
-}
-
-/// One client, port and service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Flow {
-    pub(crate) client: IpAddr,
-    pub(crate) port: u16,
-    pub(crate) service: Service,
-}
-
-/// Whose entry it is: a masked client, at a service or at the whole pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) client: IpAddr,
-    pub(crate) pool: usize,
-    pub(crate) service: Option<usize>,
-}
-
-/// `server_down` of a profile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Down {
-    Immediate,
-    Never,
-    Continue,
-}
-
-/// `on_limit` of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OnLimit {
-    Spill,
-    Exceed,
-    Reject,
-}
-
-/// A pool and its profile. Servers are known by their places; one that was removed keeps its own.
-#[derive(Clone, Debug)]
-pub(crate) struct Pool {
-    pub(crate) family: Family,
-    /// Connections that each server may have; 0 for any number. Such a pool has no datagrams: their ends are seen by the sweep
-    /// alone.
-    pub(crate) limit: u32,
-    pub(crate) on_limit: OnLimit,
-    pub(crate) timeout: u64,
-    pub(crate) mask: u8,
-    pub(crate) shared: bool,
-    pub(crate) down: Down,
-    /// Whether open connections whose server is gone are reset.
-    pub(crate) resets: bool,
-    pub(crate) servers: Vec<Server>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Server {
-    pub(crate) host: u8,
-    pub(crate) weight: u16,
-    pub(crate) up: bool,
-    pub(crate) removed: bool,
-}
-
-/// Where a client's packet goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
-    To(u8),
-    /// To one of these, the least loaded ones.
-    ToOneOf(BTreeSet<u8>),
-    /// Every server that it may have is full.
-    Full,
-    /// Its server is down and it may have no other.
-    Refused,
-    /// The server of its connection is gone.
-    Reset,
-    /// There is no server for it.
-    Nobody,
-}
-
-/// How far a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// A UDP flow, which has no states.
-    Flow,
-    Established,
-    ClientClosed,
-    ServerClosed,
-    Closed,
-}
-
-/// Who sent a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Client,
-    Server,
-}
-
-/// What a segment says besides data and acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
-    Nothing,
-    Fin,
-    Rst,
-}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
@@ -178,24 +66,6 @@ pub(crate) struct Handshake {
     spilled: bool,
 }
 
-/// The budget of new clients that have not proven their address: of windows of 2^30 nanoseconds, in all and by prefix.
-#[derive(Debug, Default)]
-pub(crate) struct Budget {
-    pub(crate) all: u32,
-    pub(crate) of_prefix: u32,
-    window: u64,
-    spent: u32,
-    spent_of_prefix: BTreeMap<IpAddr, u32>,
-}
-
-/// What a binding is worth.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    Usable,
-    Refused,
-    Gone,
-}
-
 /// Everything there is.
 pub(crate) struct Rules {
     pub(crate) pools: Vec<Pool>,
@@ -206,86 +76,6 @@ pub(crate) struct Rules {
     /// Live clients that met another server than theirs; and those for whom that depends on a tick of the clock.
     pub(crate) breaks: [u64; 2],
     epochs: u64,
-}
-
-impl Budget {
-    pub(crate) fn new(all: u32, of_prefix: u32) -> Self {
-        Self { all, of_prefix, ..Self::default() }
-    }
-
-    /// Whether a record may be made for that client.
-    fn allows(&mut self, client: IpAddr, now: u64) -> bool {
-        if self.window != now >> 30 {
-            *self = Self { window: now >> 30, ..Self::new(self.all, self.of_prefix) };
-        }
-        let prefix = masked(client, if client.is_ipv4() { 24 } else { 48 });
-        let spent = self.spent_of_prefix.entry(prefix).or_default();
-        if *spent == self.of_prefix {
-            return false;
-        }
-        *spent += 1;
-        let is_left = self.spent < self.all;
-        self.spent += u32::from(is_left);
-        is_left
-    }
-}
-
-/// The first bits of an address, as it is written.
-fn masked(address: IpAddr, bits: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let all = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            IpAddr::V4((u32::from(address) & all).into())
-        }
-        IpAddr::V6(address) => {
-            let all = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            IpAddr::V6((u128::from(address) & all).into())
-        }
-    }
-}
-
-impl Pool {
-    fn is_persistent(&self) -> bool {
-        self.timeout > 0
-    }
-
-    fn standing(&self, server: usize) -> Standing {
-        let Server { up, removed, .. } = self.servers[server];
-        let down = if self.is_persistent() { self.down } else { Down::Immediate };
-        match (removed, up, down) {
-            (true, _, _) | (false, false, Down::Immediate) => Standing::Gone,
-            (false, true, _) | (false, false, Down::Continue) => Standing::Usable,
-            (false, false, Down::Never) => Standing::Refused,
-        }
-    }
-
-    fn masked(&self, client: IpAddr) -> IpAddr {
-        masked(client, self.mask)
-    }
-
-    /// The place of the server that the ring picks.
-    fn pick(&self, flow: &Flow) -> Option<usize> {
-        let new = |server: &Server| !server.removed && server.up && server.weight > 0;
-        let members: Vec<Member> = self
-            .servers
-            .iter()
-            .enumerate()
-            .filter(|(_, server)| new(server))
-            .map(|(place, server)| Member {
-                address: to_map(server_address(self.family, server.host)),
-                port: 0,
-                weight: u32::from(server.weight),
-                number: u16::try_from(place + 1).expect("few servers"),
-            })
-            .collect();
-        let hash = if self.is_persistent() {
-            hash::client(&to_map(self.masked(flow.client)), 0)
-        } else {
-            hash::client(&to_map(flow.client), flow.port)
-        };
-        let number = maglev::ring(&members, SLOTS)[slot_of(hash, SLOTS) as usize];
-        usize::from(number).checked_sub(1)
-    }
 }
 
 impl Connection {
@@ -495,88 +285,6 @@ impl Rules {
             self.connections.insert(flow, new);
         }
         self.to(&flow, server)
-    }
-
-    /// Handshakes that are too old go.
-    pub(crate) fn sweep_handshakes(&mut self, now: u64) {
-        self.handshakes.retain(|_, handshake| now - handshake.started <= HANDSHAKE_IDLE);
-    }
-
-    /// What a pass of the sweep does. `left` are the connections that it left, which have to be those that may be left.
-    pub(crate) fn sweep(&mut self, left: &BTreeSet<Flow>, now: u64) -> Result<(), String> {
-        let flows: Vec<Flow> = self.connections.keys().copied().collect();
-        for flow in flows {
-            let (may, must) = self.may_and_must_end(&flow, now);
-            let is_left = left.contains(&flow);
-            let connection = self.connections[&flow];
-            if (is_left && must) || (!is_left && !may) {
-                return Err(format!("after the sweep, left is {is_left}: {flow:?} {connection:?}"));
-            }
-            if !is_left {
-                self.end(&flow, &connection, now);
-            }
-        }
-        let pools = &self.pools;
-        self.entries.retain(|key, entry| entry.binds(pools[key.pool].timeout, now) != Some(false));
-        Ok(())
-    }
-
-    /// The entries of which the rules do not say whether they bind their clients now.
-    pub(crate) fn unsettled(&self, now: u64) -> Vec<Key> {
-        let open =
-            |key: &Key, entry: &Entry| entry.binds(self.pools[key.pool].timeout, now).is_none();
-        self.entries.iter().filter(|(key, entry)| open(key, entry)).map(|(key, _)| *key).collect()
-    }
-
-    /// The UDP flows of which the rules do not say whether they go on.
-    pub(crate) fn unsettled_flows(&self, now: u64) -> Vec<Flow> {
-        let open = |known: &Connection| known.state == State::Flow && known.lasts(now).is_none();
-        self.connections.iter().filter(|(_, known)| open(known)).map(|(flow, _)| *flow).collect()
-    }
-
-    /// Settles when a packet of a flow was noted, by what the table says.
-    pub(crate) fn settle_flow(&mut self, flow: &Flow, noted: u64) -> Result<(), String> {
-        let known = self.connections.get_mut(flow).expect("it is unsettled");
-        let [from, to] = known.noted;
-        if !(from.saturating_sub(TICKS)..=to + TICKS).contains(&noted) {
-            return Err(format!("{flow:?} was noted at {noted}: {known:?}"));
-        }
-        known.noted = [noted; 2];
-        Ok(())
-    }
-
-    /// Settles when the timer of an entry began, by what the table says.
-    pub(crate) fn settle(&mut self, key: &Key, idle: u64) -> Result<(), String> {
-        let entry = self.entries.get_mut(key).expect("it is unsettled");
-        let [from, to] = entry.idle;
-        if !(from..=to + TICKS).contains(&idle) {
-            return Err(format!("{key:?} is idle since {idle}: {entry:?}"));
-        }
-        entry.idle = [idle; 2];
-        Ok(())
-    }
-
-    /// Whether a pass of the sweep may end, and must end, a connection.
-    fn may_and_must_end(&mut self, flow: &Flow, now: u64) -> (bool, bool) {
-        let pick = self.pool(flow).pick(flow);
-        let connection = self.connections.get_mut(flow).expect("it was listed");
-        let (silent, since) = (now - connection.heard, now - connection.changed);
-        let limit = match connection.state {
-            State::Flow => return (silent > UDP_IDLE, silent > UDP_LASTS),
-            State::Closed => {
-                let linger = LINGER[usize::from(pick == Some(connection.server))];
-                return (since + TICKS > linger, silent > linger + TICKS);
-            }
-            State::Established => TCP_IDLE,
-            State::ClientClosed | State::ServerClosed => CLOSING_IDLE,
-        };
-        // The tables count the second sweep's N in whole seconds.
-        let again = limit + SECOND + TICKS;
-        let must = connection.suspected.is_some_and(|first| now - first > again);
-        if silent > limit {
-            connection.suspected.get_or_insert(now);
-        }
-        (silent > limit, must)
     }
 
     fn pool(&self, flow: &Flow) -> &Pool {
