@@ -19,6 +19,14 @@ impl Carried {
             Self::Http(settings) => &settings.link,
         }
     }
+
+    /// What holds for HTTP, in a service of that mode.
+    pub const fn http(&self) -> Option<&HttpSettings> {
+        match self {
+            Self::Http(settings) => Some(settings),
+            Self::Tcp(_) => None,
+        }
+    }
 }
 
 /// Settings of the proxy as a whole.

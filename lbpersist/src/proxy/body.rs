@@ -152,7 +152,6 @@ impl Body for ClientBody {
 
 /// The body of an answer.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, once a request")]
 pub(super) enum AnswerBody {
     /// The proxy's own word.
     Own(Option<Bytes>),
@@ -164,7 +163,7 @@ pub(super) enum AnswerBody {
 #[derive(Debug)]
 pub(super) struct ServerBody {
     inner: Incoming,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
     limit: Duration,
     alarm: Alarm,
     silent_since: Option<Instant>,
@@ -174,7 +173,7 @@ pub(super) struct ServerBody {
 
 impl AnswerBody {
     /// Passes on what a server sends, with at most `limit` between two pieces.
-    pub(super) fn of_server(inner: Incoming, exchange: Exchange, limit: Duration) -> Self {
+    pub(super) fn of_server(inner: Incoming, exchange: Box<Exchange>, limit: Duration) -> Self {
         if inner.is_end_stream() {
             exchange.finish(Reason::Answered);
             return Self::Own(None);

@@ -74,7 +74,7 @@ pub(super) struct Connection {
     pub(super) memory: Memory,
     /// Connections to servers that carry this client's address.
     own: Pool,
-    upgraded: RefCell<Option<Exchange>>,
+    upgraded: RefCell<Option<Box<Exchange>>>,
     /// What it has in the table of those who are kept by address.
     pub(super) tenure: Tenure,
 }
@@ -115,7 +115,7 @@ impl Connection {
     }
 
     /// Takes an exchange that goes on after HTTP.
-    pub(super) fn upgrade(&self, exchange: Exchange) {
+    pub(super) fn upgrade(&self, exchange: Box<Exchange>) {
         self.upgraded.replace(Some(exchange));
     }
 }
@@ -276,9 +276,13 @@ async fn http1(
         let (ended, parts) =
             Box::pin(parse_http1(connection, settings, guard, &mut registration)).await;
         match ended {
-            Ended::Quiet if parts.read_buf.is_empty() => guard = parts.io,
+            // Nothing else of it is kept: even an empty buffer holds on to its memory.
+            Ended::Quiet if parts.read_buf.is_empty() => guard = into_io(parts),
             Ended::Quiet | Ended::Gone => return,
-            Ended::Parser(ended) => return end_http1(connection, settings, ended, parts).await,
+            // Seldom, and large.
+            Ended::Parser(ended) => {
+                return Box::pin(end_http1(connection, settings, ended, parts)).await;
+            }
         }
         poll_fn(|cx| {
             if registration.poll(cx).is_ready() {
@@ -303,6 +307,11 @@ enum Ended {
 }
 
 type Parts = http1::Parts<Guard, Requests>;
+
+/// The stream alone.
+fn into_io(parts: Parts) -> Guard {
+    parts.io
+}
 
 /// Serves a client until it says nothing more.
 async fn parse_http1(
@@ -362,9 +371,9 @@ async fn end_http1(
     match (ended, connection.upgraded.take()) {
         (Ok(()), Some(exchange)) => {
             let idle = settings.timeouts.upgraded;
-            Box::pin(carry_upgraded(connection, exchange, parts.io, parts.read_buf, idle)).await;
+            carry_upgraded(connection, exchange, parts.io, parts.read_buf, idle).await;
         }
-        (Ok(()), None) => Box::pin(linger(parts.io)).await,
+        (Ok(()), None) => linger(parts.io).await,
         (Err(error), _) if error.is_parse() => connection.shard.outcome(Reason::Malformed),
         (Err(_), _) => {}
     }
@@ -373,7 +382,7 @@ async fn end_http1(
 /// Carries what follows the agreement to another protocol.
 async fn carry_upgraded(
     connection: &Connection,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
     guard: Guard,
     parsed: Bytes,
     idle: Duration,

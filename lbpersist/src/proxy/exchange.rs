@@ -15,7 +15,7 @@ use super::{
     upstream::Lease,
 };
 use crate::{
-    model::{AccessLog, Carried, HttpSettings},
+    model::AccessLog,
     persistence::{Outcome, Session},
 };
 
@@ -43,17 +43,17 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins one; `entry` makes what is noted for the log, if there is one.
+    /// Begins one, which is large and goes through many hands; `entry` makes what is noted for the log, if there is one.
     pub(super) fn begin(
         connection: &Rc<Connection>,
         service: Arc<Service>,
         entry: impl FnOnce() -> Entry,
-    ) -> Self {
+    ) -> Box<Self> {
         let refused = connection.link.begin();
-        let logged = matches!(&service.settings,
-            Carried::Http(settings) if settings.access_log != AccessLog::Off);
+        let logged =
+            service.settings.http().is_some_and(|settings| settings.access_log != AccessLog::Off);
         connection.shard().requests.add(1);
-        Self {
+        Box::new(Self {
             number: connection.worker.next_number(),
             refused,
             server: None,
@@ -67,15 +67,7 @@ impl Exchange {
             ended: false,
             connection: Rc::clone(connection),
             service,
-        }
-    }
-
-    /// The settings of the service.
-    pub(super) fn settings(&self) -> Option<&HttpSettings> {
-        match &self.service.settings {
-            Carried::Http(settings) => Some(settings),
-            Carried::Tcp(_) => None,
-        }
+        })
     }
 
     /// Notes the answer's status.
@@ -86,7 +78,7 @@ impl Exchange {
     }
 
     /// Answers in the proxy's own words, and ends.
-    pub(super) fn refuse(mut self, reason: Reason) -> Response<AnswerBody> {
+    pub(super) fn refuse(mut self: Box<Self>, reason: Reason) -> Response<AnswerBody> {
         let status = reason.status();
         self.answered_with(status);
         let mut headers = HeaderMap::new();
@@ -108,7 +100,7 @@ impl Exchange {
     }
 
     /// Ends: the answer has gone to the client, or never will.
-    pub(super) fn finish(mut self, reason: Reason) {
+    pub(super) fn finish(mut self: Box<Self>, reason: Reason) {
         self.end(reason);
     }
 
@@ -121,7 +113,7 @@ impl Exchange {
         self.place = None;
         if let Some(lease) = self.lease.take()
             && reason == Reason::Answered
-            && let Carried::Http(settings) = &self.service.settings
+            && let Some(settings) = self.service.settings.http()
         {
             let kept = usize::from(settings.max_idle_connections);
             let time = settings.timeouts.server_idle;

@@ -496,6 +496,8 @@ pub(super) enum News {
 #[derive(Debug, Default)]
 pub(super) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whom it wakes.
+    waker: Option<Waker>,
 }
 
 impl Alarm {
@@ -505,11 +507,17 @@ impl Alarm {
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
+        let will_wake = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if will_wake && !sleep.is_elapsed() {
+            // It need not be asked again for that.
+            return Poll::Pending;
+        }
+        self.waker = Some(cx.waker().clone());
         loop {
             ready!(sleep.as_mut().poll(cx));
             if Instant::now() >= deadline {
                 // It is not to be polled again before it is set again.
-                self.sleep = None;
+                (self.sleep, self.waker) = (None, None);
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);

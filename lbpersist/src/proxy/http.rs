@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Carried, HttpSettings, ServerProtocol},
+    model::{HttpSettings, ServerProtocol},
 };
 
 /// Answers a request.
@@ -42,7 +42,11 @@ pub(super) async fn handle(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let service = connection.service();
     let mut exchange = Exchange::begin(&connection, service, || Entry::of(&request));
-    Ok(match carry(&mut exchange, request).await {
+    let carried = match ready(&exchange, request) {
+        Ok(ready) => carry(&mut exchange, ready).await,
+        Err(reason) => Err(reason),
+    };
+    Ok(match carried {
         Ok(answer) => pass(exchange, answer),
         Err(reason) => exchange.refuse(reason),
     })
@@ -57,27 +61,42 @@ struct Answer {
 
 /// A request as it goes to servers.
 struct Outgoing {
-    request: Request<ClientBody>,
+    request: Box<Request<ClientBody>>,
     progress: Option<Rc<Progress>>,
 }
 
-async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<Answer, Reason> {
+/// A request that is ready to go to a server.
+struct Ready {
+    outgoing: Outgoing,
+    upgrade: bool,
+    kept: Kept,
+}
+
+/// Checks a request, and sees which server its client has.
+fn ready(exchange: &Exchange, request: Request<Incoming>) -> Result<Ready, Reason> {
     if let Some(reason) = exchange.refused {
         return Err(reason);
     }
-    let service = Arc::clone(&exchange.service);
-    let Carried::Http(settings) = &service.settings else {
-        return Err(Reason::NoServer);
-    };
+    let service = &exchange.service;
+    let settings = service.settings.http().ok_or(Reason::NoServer)?;
     let (mut outgoing, upgrade) = prepare(exchange, settings, request)?;
     let client = exchange.connection.client.source;
     let (headers, uri) = (outgoing.request.headers(), outgoing.request.uri());
     let (tenure, memory) = (&exchange.connection.tenure, Some(&exchange.connection.memory));
-    let kept = Kept::of(&service, headers, uri, client, tenure, memory);
+    let kept = Kept::of(service, headers, uri, client, tenure, memory);
     if let Some(reason) = kept.refused() {
         return Err(reason);
     }
-    keep::strip(&service, outgoing.request.headers_mut());
+    keep::strip(service, outgoing.request.headers_mut());
+    Ok(Ready { outgoing, upgrade, kept })
+}
+
+/// Gives a request to servers until one answers.
+async fn carry(exchange: &mut Exchange, ready: Ready) -> Result<Answer, Reason> {
+    let Ready { mut outgoing, upgrade, kept } = ready;
+    let service = Arc::clone(&exchange.service);
+    let settings = service.settings.http().ok_or(Reason::NoServer)?;
+    let client = exchange.connection.client.source;
     let mut tried = Tried::default();
     for attempt in 0..=settings.link.retries {
         // The place at the server before, if it has one.
@@ -98,7 +117,7 @@ async fn carry(exchange: &mut Exchange, request: Request<Incoming>) -> Result<An
                 exchange.session = kept.settle(&service, server, &exchange.connection.tenure);
                 return Ok(Answer { response, upgrade });
             }
-            Err(Unanswered::NotSent(back)) => outgoing = *back,
+            Err(Unanswered::NotSent(back)) => outgoing = back,
             Err(Unanswered::Failed(reason)) => return Err(reason),
         }
         tried.add(server);
@@ -167,13 +186,14 @@ fn prepare(
     parts.extensions.clear();
     let (most, limit) = (settings.max_body_bytes, settings.timeouts.body);
     let (body, progress) = ClientBody::new(body, most, limit, &exchange.connection.link);
-    Ok((Outgoing { request: Request::from_parts(parts, body), progress }, asks_upgrade))
+    let request = Box::new(Request::from_parts(parts, body));
+    Ok((Outgoing { request, progress }, asks_upgrade))
 }
 
 /// Why a server gave no answer.
 enum Unanswered {
     /// It could not be reached: nothing was sent, and another one may be asked.
-    NotSent(Box<Outgoing>),
+    NotSent(Outgoing),
     /// It has, or may have, seen something of the request.
     Failed(Reason),
 }
@@ -196,7 +216,7 @@ async fn ask(
             // Seldom, and large: it is not to make every request's future as large as itself.
             None => match Box::pin(open(&connection, server.address, settings)).await {
                 Some(lease) => (lease, true),
-                None => return Err(Unanswered::NotSent(Box::new(outgoing))),
+                None => return Err(Unanswered::NotSent(outgoing)),
             },
         };
         exchange.times.connected = Some(exchange.times.now());
@@ -216,7 +236,7 @@ async fn ask(
                 if let Some(request) = error.back {
                     outgoing = Outgoing { request, progress };
                     if is_new {
-                        return Err(Unanswered::NotSent(Box::new(outgoing)));
+                        return Err(Unanswered::NotSent(outgoing));
                     }
                 } else if let Some(request) = copy.filter(|_| error.is_silent) {
                     // The server closed it as the request came. A new connection shows whether there is more to it.
@@ -232,9 +252,9 @@ async fn ask(
 }
 
 /// A copy of a request that has no body and may be sent twice (RFC 9110, section 9.2.2).
-fn again(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
+fn again(request: &Request<ClientBody>) -> Option<Box<Request<ClientBody>>> {
     let body = request.body().again().filter(|_| request.method().is_idempotent())?;
-    let mut copy = Request::new(body);
+    let mut copy = Box::new(Request::new(body));
     request.method().clone_into(copy.method_mut());
     request.uri().clone_into(copy.uri_mut());
     request.headers().clone_into(copy.headers_mut());
@@ -246,10 +266,10 @@ fn again(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
 async fn send(
     connection: &Connection,
     lease: &mut Lease,
-    request: Request<ClientBody>,
+    request: Box<Request<ClientBody>>,
     progress: Option<&Progress>,
     limit: Duration,
-) -> Result<Result<Response<Incoming>, Box<upstream::Unanswered>>, Reason> {
+) -> Result<Result<Response<Incoming>, upstream::Unanswered>, Reason> {
     let mut sending = pin!(lease.send(request));
     let mut until = clock::tick() + limit;
     // One timer for all requests of a connection that come one after the other.
@@ -285,7 +305,7 @@ async fn open(
 }
 
 /// Makes of a server's answer the one that the client gets.
-fn pass(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
+fn pass(mut exchange: Box<Exchange>, answer: Answer) -> Response<AnswerBody> {
     let Answer { response, upgrade } = answer;
     let (mut parts, body) = response.into_parts();
     if parts.headers.contains_key(TRANSFER_ENCODING) {
@@ -315,7 +335,7 @@ fn pass(mut exchange: Exchange, answer: Answer) -> Response<AnswerBody> {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.answered_with(parts.status);
-    let limit = exchange.settings().map(|settings| settings.timeouts.response_body);
+    let limit = exchange.service.settings.http().map(|settings| settings.timeouts.response_body);
     let body = AnswerBody::of_server(body, exchange, limit.unwrap_or_default());
     Response::from_parts(parts, body)
 }

@@ -212,14 +212,14 @@ impl Sender {
 #[derive(Debug)]
 pub(super) struct Unanswered {
     /// It comes back if nothing of it was sent.
-    pub(super) back: Option<Request<ClientBody>>,
+    pub(super) back: Option<Box<Request<ClientBody>>>,
     /// The connection was closed before it brought anything of an answer.
     pub(super) is_silent: bool,
 }
 
 impl Unanswered {
     fn new(mut error: TrySendError<Request<ClientBody>>, has_answer: bool) -> Self {
-        let back = error.take_message();
+        let back = error.take_message().map(Box::new);
         let is_silent = !has_answer && is_closing(error.error());
         Self { back, is_silent }
     }
@@ -267,11 +267,11 @@ impl Lease {
     /// Sends a request and waits for the header of its answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<ClientBody>,
-    ) -> Result<Response<Incoming>, Box<Unanswered>> {
-        let answer = match &mut self.sender {
+        request: Box<Request<ClientBody>>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        match &mut self.sender {
             Sender::Http1(one) => {
-                let mut answer = pin!(one.sender.try_send_request(request));
+                let mut answer = pin!(one.sender.try_send_request(*request));
                 // What the answer waits for is done by driving the connection.
                 let unwatched = &mut Context::from_waker(Waker::noop());
                 let answer = poll_fn(|cx| {
@@ -288,11 +288,10 @@ impl Lease {
                 answer.map_err(|error| Unanswered::new(error, one.drop_ended()))
             }
             Sender::Http2(sender) => {
-                let answer = sender.try_send_request(request).await;
+                let answer = sender.try_send_request(*request).await;
                 answer.map_err(|error| Unanswered::new(error, false))
             }
-        };
-        answer.map_err(Box::new)
+        }
     }
 
     /// Asks for more of the body of an answer.
