@@ -1,5 +1,8 @@
-//! How long configurations of many services take: from the text to the maps, as the daemon does it, on maps of their own.
+//! How long configurations of many services take: from the text to the maps, as the daemon does it, on maps of their own; and
+//! through a running daemon, from outside.
 #![expect(clippy::print_stdout, reason = "the table is what this program is run for")]
+
+mod daemon;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +24,7 @@ use lbpersist::{
     network::View,
 };
 
+use self::daemon::Daemon;
 use crate::{
     figures::Spread,
     report::{self, Record},
@@ -50,26 +54,42 @@ const SERVERS: u32 = 10;
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let Options { runs, services, ring_size, .. } = *options;
     let size = format!("{services}x{SERVERS}");
-    let mut cases: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-    println!("{runs} runs, rings of {ring_size} slots; milliseconds from the text to the maps\n");
+    let mut cases: BTreeMap<(String, &'static str), Vec<i64>> = BTreeMap::new();
+    println!(
+        "{runs} runs, rings of {ring_size} slots; from the text to the maps, and through a daemon from outside\n"
+    );
+    let first = text(services, ring_size, |_| 1);
+    let others = text(services, ring_size, |_| 2);
+    let one_more = text(services, ring_size, |n| 2 + u32::from(n == 7));
     for _ in 0..runs {
+        let mut note =
+            |case: String, unit, value| cases.entry((case, unit)).or_default().push(value);
         let mut balancer = Balancer::new()?;
         for (case, text) in [
-            (format!("start-{size}"), text(services, ring_size, |_| 1)),
-            (format!("reload-{size}"), text(services, ring_size, |_| 2)),
-            ("reload-one-weight".to_owned(), text(services, ring_size, |n| 2 + u32::from(n == 7))),
+            (format!("start-{size}"), &first),
+            (format!("reload-{size}"), &others),
+            ("reload-one-weight".to_owned(), &one_more),
         ] {
             let begin = Instant::now();
-            balancer.apply(&text)?;
-            cases.entry(case).or_default().push(begin.elapsed().as_millis().try_into()?);
+            balancer.apply(text)?;
+            note(case, "ms", begin.elapsed().as_millis().try_into()?);
         }
+        drop(balancer);
+        let (daemon, took) = Daemon::start(&first)?;
+        note(format!("daemon-start-{size}"), "ms", took);
+        note("daemon-dry-run".to_owned(), "ms", daemon.apply(&others, &["--dry-run"])?);
+        note(format!("daemon-reload-{size}"), "ms", daemon.apply(&others, &[])?);
+        note("daemon-reload-one-weight".to_owned(), "ms", daemon.apply(&one_more, &[])?);
+        let [now, most] = daemon.resident()?;
+        note("daemon-resident".to_owned(), "kB", now);
+        note("daemon-resident-most".to_owned(), "kB", most);
     }
     let mut records = Vec::new();
-    for (case, values) in cases {
+    for ((case, unit), values) in cases {
         let Spread { median, min, max } = Spread::of(values);
-        println!("{case:<24} {median:>7} {min:>7} {max:>7}");
+        println!("{case:<26} {median:>8} {min:>8} {max:>8}  {unit}");
         let (suite, system) = ("config", "lbpersist");
-        let (value, unit) = (median, "ms");
+        let value = median;
         records.push(Record { suite, case, clients: 0, system, value, min, max, unit, runs });
     }
     options.json.as_ref().map_or(Ok(()), |path| report::write(path, &records))

@@ -23,24 +23,24 @@ const REST: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(10);
 
 /// A running daemon.
-pub(super) struct Outside {
+pub(crate) struct Outside {
     process: u32,
     socket: PathBuf,
 }
 
 /// Memory that is resident, in kB.
-pub(super) struct Resident {
-    pub(super) now: i64,
-    pub(super) most: i64,
+pub(crate) struct Resident {
+    pub(crate) now: i64,
+    pub(crate) most: i64,
 }
 
 impl Outside {
-    pub(super) fn of(balancer: &Balancer) -> Result<Self> {
+    pub(crate) fn of(balancer: &Balancer) -> Result<Self> {
         Ok(Self { process: balancer.process()?, socket: balancer.socket() })
     }
 
     /// Waits until the daemon has done what a start brings.
-    pub(super) fn settle(&self) -> Result<()> {
+    pub(crate) fn settle(&self) -> Result<()> {
         let begin = Instant::now();
         loop {
             let before = self.cpu()?;
@@ -53,20 +53,20 @@ impl Outside {
     }
 
     /// CPU time of all its threads so far.
-    pub(super) fn cpu(&self) -> Result<Duration> {
+    pub(crate) fn cpu(&self) -> Result<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process))?;
         ticks(&stat).map(|ticks| TICK * ticks).context("an unreadable /proc/PID/stat")
     }
 
     /// Its memory now, and the most that it ever was.
-    pub(super) fn resident(&self) -> Result<Resident> {
+    pub(crate) fn resident(&self) -> Result<Resident> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process))?;
         let of = |name: &str| kilobytes(&status, name).with_context(|| format!("no {name}"));
         Ok(Resident { now: of("VmRSS:")?, most: of("VmHWM:")? })
     }
 
     /// Asks, again and again while `work` is done, what the task that owns the state answers; how long each took, in microseconds.
-    pub(super) fn ask_while(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<i64>> {
+    pub(crate) fn ask_while(&self, work: impl FnOnce() -> Result<()>) -> Result<Vec<i64>> {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let asking = scope.spawn(|| -> Result<Vec<i64>> {
