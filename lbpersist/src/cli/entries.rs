@@ -17,11 +17,12 @@ use super::{
 use crate::{
     breaks::client_text,
     control::{
-        Action, Outcome,
+        Action, Outcome, ServerInfo,
         entries::{EntryRecord, Imported},
     },
     daemon::ENTRIES_AT_ONCE,
     datapath::report::EntryStatus,
+    model::ServerState,
     store::unix_s,
 };
 
@@ -107,6 +108,7 @@ pub(super) fn by_hand(
 pub(super) fn set(socket: &Path, record: EntryRecord, output: Output) -> Result<(), Failure> {
     let (client, server, pool) =
         (record.client.clone(), record.server.clone(), record.pool.clone());
+    refuse_disabled(socket, &pool, &server)?;
     let action = Action::PersistenceImport { entries: vec![record], replace: true };
     let Outcome::Imported(done) = ask(socket, &action)? else {
         return Err(Failure::Work("the daemon answered something else than was asked".to_owned()));
@@ -121,6 +123,21 @@ pub(super) fn set(socket: &Path, record: EntryRecord, output: Output) -> Result<
         Output::Json => print_json(&serde_json::json!({ "moved": done.moved > 0 })),
         Output::Text if done.moved > 0 => print(&format!("{client} is moved to {server}\n")),
         Output::Text => print(&format!("{client} is bound to {server}\n")),
+    }
+}
+
+/// Who is bound to a disabled server would be sent elsewhere, or nowhere, at once. What is wrong with the names is found later.
+fn refuse_disabled(socket: &Path, pool: &str, server: &str) -> Result<(), Failure> {
+    let question = Action::ServerList { pool: Some(pool.to_owned()), search: None };
+    let Outcome::Servers { servers } = ask(socket, &question)? else { return Ok(()) };
+    let is_meant =
+        |one: &&ServerInfo| one.endpoint() == server || one.address.to_string() == server;
+    match servers.iter().find(is_meant) {
+        Some(one) if one.used == ServerState::Disabled => Err(Failure::Input(format!(
+            "server {} of pool `{pool}` is disabled and takes nobody: enable it first",
+            one.endpoint()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     breaks::share_text,
     config::format_duration,
     datapath::report::{EntryStatus, Status},
-    model::listen_text,
+    model::{Protocol, listen_text},
 };
 
 /// The text of `status`.
@@ -109,7 +109,11 @@ pub(super) fn entries(entries: &[EntryStatus]) -> String {
             entry.server.clone(),
             entry.virtual_service.clone().unwrap_or_else(|| "(all of the pool)".to_owned()),
             entry.pool.clone(),
-            entry.open.to_string(),
+            // A flow has no end that could be counted.
+            match entry.protocol {
+                Some(Protocol::Udp) => "-".to_owned(),
+                _ => entry.open.to_string(),
+            },
             whole_seconds(entry.age_seconds),
             entry.expires_in_seconds.map_or_else(|| "-".to_owned(), whole_seconds),
         ]);

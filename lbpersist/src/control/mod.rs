@@ -265,6 +265,13 @@ pub struct Left {
     /// Requests, upgraded connections and connections of mode `tcp` that the daemon carries to it now.
     #[serde(default)]
     pub under_way: u64,
+    /// Entries that still name it, though it is down or disabled under `immediate`: their clients meet another server, if there is
+    /// one, with the next connection they open.
+    #[serde(default)]
+    pub lost_entries: u64,
+    /// Open connections of such clients.
+    #[serde(default)]
+    pub lost_connections: u64,
     /// Seconds until the last entry ends if its clients open nothing and close what is open now; `None` without entries.
     pub last_ends_in_seconds: Option<f64>,
     /// Clients may hold sealed cookies that name it. They cannot be counted.
@@ -297,12 +304,22 @@ impl Left {
 
 impl std::fmt::Display for Left {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.is_empty() {
-            return write!(f, "nobody is left{}", self.by_cookie());
-        }
         let count = |number: u64, one: &str, many: &str| {
             format!("{number} {}", if number == 1 { one } else { many })
         };
+        let (entries, connections) = (self.lost_entries, self.lost_connections);
+        if self.is_empty() && (entries, connections) != (0, 0) {
+            let entries = count(entries, "entry", "entries");
+            let connections = count(connections, "open connection", "open connections");
+            return write!(
+                f,
+                "nobody may stay: clients with {entries} and {connections} lose it, and meet another server when they come again{}",
+                self.by_cookie()
+            );
+        }
+        if self.is_empty() {
+            return write!(f, "nobody is left{}", self.by_cookie());
+        }
         let entries = count(self.entries, "entry", "entries");
         let connections = count(self.connections, "open connection", "open connections");
         write!(f, "{entries} and {connections} left")?;
@@ -350,7 +367,20 @@ mod tests {
     fn who_is_left_is_said_in_a_line() {
         let mut left = Left::default();
         assert_eq!(left.to_string(), "nobody is left");
-        left = Left { entries: 1, connections: 2, last_ends_in_seconds: Some(61.2), ..left };
+        left = Left { lost_entries: 1, lost_connections: 2, ..left };
+        assert!(left.is_empty());
+        assert_eq!(
+            left.to_string(),
+            "nobody may stay: clients with 1 entry and 2 open connections lose it, and meet another server when they come again"
+        );
+        left = Left {
+            entries: 1,
+            connections: 2,
+            lost_entries: 0,
+            lost_connections: 0,
+            last_ends_in_seconds: Some(61.2),
+            ..left
+        };
         assert_eq!(
             left.to_string(),
             "1 entry and 2 open connections left; the last entry could end in 1m2s"

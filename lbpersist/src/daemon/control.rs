@@ -138,7 +138,7 @@ impl Daemon {
                 self.model.pools.get_mut(pool).and_then(|pool| pool.servers.get_mut(place));
             server.into_iter().for_each(|server| server.by_hand = before);
         } else {
-            tracing::info!(pool, server = %address, port, %state, "said by hand");
+            tracing::info!(pool, server = endpoint(address, port), %state, "said by hand");
         }
         done
     }
@@ -217,7 +217,8 @@ fn find(model: &Model, name: &ServerName) -> Result<(String, usize), String> {
     }
 }
 
-fn endpoint(address: IpAddr, port: Option<u16>) -> String {
+/// An address, with its port if it has one of its own.
+pub(super) fn endpoint(address: IpAddr, port: Option<u16>) -> String {
     match port {
         Some(port) => std::net::SocketAddr::new(address, port).to_string(),
         None => address.to_string(),

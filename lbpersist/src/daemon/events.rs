@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Daemon;
+use super::{Daemon, control::endpoint};
 use crate::{
     balance::slow_start::{self, Rise},
     datapath::{self, DataPath, desired::ServerKey},
@@ -35,19 +35,19 @@ impl Daemon {
         if failing.is_empty() {
             self.failing.remove(&key);
         }
-        let (pool, server) = (&key.0, key.1);
+        let (pool, server) = (&key.0, endpoint(key.1, key.2));
         match (was_up, up_now, error) {
             (true, false, error) => {
                 let error = error.unwrap_or_default();
-                tracing::warn!(pool, %server, monitor, error, "server is down");
+                tracing::warn!(pool, server, monitor, error, "server is down");
                 self.rising.remove(&key);
             }
             (false, true, _) => {
-                tracing::info!(pool, %server, "server is up");
+                tracing::info!(pool, server, "server is up");
                 self.rising.insert(key, Rise::begin(Instant::now()));
             }
             (_, _, Some(error)) => {
-                tracing::info!(pool, %server, monitor, error, "a check failed");
+                tracing::info!(pool, server, monitor, error, "a check failed");
             }
             _ => {}
         }

@@ -11,15 +11,12 @@ use super::{Error, report::Reader};
 use crate::{control::Left, model::Protocol};
 
 impl Reader {
-    /// Who is bound to the server with this number now. Clients of a server that is down under `immediate` are not: the next
+    /// Who is bound to the server with this number now. Clients of a server that is down under `immediate` have lost it: the next
     /// thing they do takes them elsewhere.
     pub fn left(&self, number: u32, now_ns: u64) -> Result<Left, Error> {
         let server = self.server(number)?;
         let mut left = Left::default();
         let Some(pool) = self.pools().get(&server.pool) else { return Ok(left) };
-        if !state::serves(server.state) && pool.server_down == server_down::IMMEDIATE {
-            return Ok(left);
-        }
         let bound = Binding { server: number, generation: server.generation };
         self.entries_left(bound, server.pool, pool, now_ns, &mut left)?;
         let protocols: HashMap<u32, Protocol> =
@@ -33,6 +30,13 @@ impl Reader {
                 None => false,
             };
             left.connections += u64::from(open && connection.binding == bound);
+        }
+        if !state::serves(server.state) && pool.server_down == server_down::IMMEDIATE {
+            return Ok(Left {
+                lost_entries: left.entries,
+                lost_connections: left.connections,
+                ..Left::default()
+            });
         }
         let handshakes = self.maps().handshakes.all()?;
         let own = handshakes.iter().filter(|(_, handshake)| handshake.binding == bound);

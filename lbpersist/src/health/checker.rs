@@ -167,8 +167,8 @@ impl Watch {
                 // No fault of the server's: that this machine is out of sockets must not take every server down.
                 Err(Fault::Own(error)) => {
                     if last_fault_of_ours.as_ref() != Some(&error) {
-                        let Key { pool, server, monitor, .. } = &self.key;
-                        tracing::warn!(pool, %server, monitor, error, "was not checked");
+                        let Key { pool, server, port, monitor } = &self.key;
+                        tracing::warn!(pool, %server, port, monitor, error, "was not checked");
                     }
                     last_fault_of_ours = Some(error);
                 }

@@ -93,6 +93,14 @@ fn a_disabled_server_gets_nobody_and_comes_back() {
     let disabled = set(&lab, "disable", "s2");
     assert_eq!(disabled["server"]["state"], "disabled");
     assert_eq!(disabled["left"]["entries"], 0, "under `immediate` nobody is bound any more");
+    let on_s2 = met.iter().filter(|server| *server == "s2").count();
+    assert_eq!(disabled["left"]["lost_entries"], on_s2, "{disabled}");
+    let address = lab.host("s2").address(V4).to_string();
+    let set_to = ["--client", "192.0.2.77", "--server", &address];
+    let service = ["persistence", "set", "--virtual-service", web(V4)];
+    let refused = lab.balancer.cli(&[&service[..], &set_to[..]].concat()).unwrap();
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("is disabled and takes nobody"), "{}", refused.stderr);
     for (before, after) in met.iter().zip(lab.meet(&from)) {
         if before == "s2" {
             assert_ne!(after, "s2");

@@ -12,10 +12,13 @@ use lbpersist_common::{
 use serde::Serialize;
 
 use super::{Reader, seconds, server_name};
-use crate::datapath::{
-    Error,
-    address::{from_map, to_map},
-    listed::{self, Listed},
+use crate::{
+    datapath::{
+        Error,
+        address::{from_map, to_map},
+        listed::{self, Listed},
+    },
+    model::Protocol,
 };
 
 /// One entry, as `persistence list` shows it.
@@ -31,7 +34,9 @@ pub struct EntryStatus {
     pub destination: Option<IpAddr>,
     /// The server, with its port if it has one of its own.
     pub server: String,
-    /// Open connections.
+    /// `tcp` or `udp`; `None` if all services of the pool share the entry.
+    pub protocol: Option<Protocol>,
+    /// Open connections; those of UDP are not counted.
     pub open: u32,
     /// Seconds since the client was bound.
     pub age_seconds: f64,
@@ -127,14 +132,14 @@ impl Reader {
         let own_service = self
             .services
             .iter()
-            .find(|one| scope::service(one.service.id) == key.scope)
-            .map(|one| self.name(kind::SERVICE, one.service.index));
+            .find(|one| scope::service(one.service.id) == key.scope);
         let prefix = self.client_prefix(key);
         let exact = prefix.prefix_len() == prefix.max_prefix_len();
         let server = self.maps.servers.get(&entry.binding.server, 0).ok()?;
         let left = entry.expires_ns(pool.timeout_ns).saturating_sub(now_ns);
         Some(EntryStatus {
-            virtual_service: own_service,
+            virtual_service: own_service.map(|one| self.name(kind::SERVICE, one.service.index)),
+            protocol: own_service.map(|one| one.protocol),
             pool: self.name(kind::POOL, number),
             client: if exact { prefix.addr().to_string() } else { prefix.to_string() },
             destination: listed::destination(key, &self.services),
