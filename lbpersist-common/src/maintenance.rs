@@ -16,8 +16,8 @@ use crate::{
 pub struct Request {
     /// An [`Operation`] number.
     pub operation: u32,
-    /// The count of open connections to set, for [`Operation::RepairEntry`]; what `suspect` is to be, for
-    /// [`Operation::SuspectConnection`]. Set to 1 by the program when it acted, and to 0 when not.
+    /// The count of open connections to set, for [`Operation::RepairEntry`]; how many have ended, for
+    /// [`Operation::CloseEnded`]; what `suspect` is to be, for [`Operation::SuspectConnection`]. Set to 1 by the program when it acted, and to 0 when not.
     pub argument: u32,
     /// The entry: the subject, or the one that counts the connection.
     pub entry: EntryKey,
@@ -95,7 +95,8 @@ pub enum Operation {
     RepairEntry = 2,
     /// Have the connection's next packet noted, if none was noted since.
     SuspectConnection = 3,
-    /// Close the connection for its entry, and delete it, if no packet was noted since.
+    /// Delete the connection, which is open, if no packet was noted since. Its entry still counts it: see
+    /// [`Operation::CloseEnded`].
     EndConnection = 4,
     /// Delete the connection if no packet was noted since.
     DeleteConnection = 5,
@@ -107,6 +108,8 @@ pub enum Operation {
     OpenCarried = 8,
     /// End a connection that the daemon has carried, if it is the one that was opened at [`Request::seen_ns`].
     CloseCarried = 9,
+    /// Take as many connections from the entry's count as `argument` says, if it is the same entry: they have ended.
+    CloseEnded = 10,
 }
 
 /// Requests in one run: a frame of `BPF_PROG_TEST_RUN` must fit a page with its headroom.

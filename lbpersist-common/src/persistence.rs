@@ -51,6 +51,12 @@ impl Entry {
     /// Added to the word of `open` and `changes` when a connection closes; `open` must not be 0.
     pub const CLOSED: u64 = 0xffff_ffff;
 
+    /// The same for as many connections; `open` must not be less.
+    #[inline(always)]
+    pub const fn closed(connections: u32) -> u64 {
+        Self::CLOSED.wrapping_mul(connections as u64)
+    }
+
     /// `open` and `changes` as one word.
     #[inline(always)]
     pub const fn count_word(&self) -> u64 {
@@ -90,6 +96,8 @@ mod tests {
         let last = Entry { open: 1, changes: u32::MAX, ..Entry::zeroed() }.count_word();
         assert_eq!(last.wrapping_add(Entry::CLOSED), 0, "`changes` wraps around, `open` does not");
         assert_eq!(Entry::next_count_word(word, 5), 5 | (10 << 32));
+        let two = word.wrapping_add(Entry::closed(2));
+        assert_eq!((two as u32, two >> 32), (0, 11));
     }
 
     #[test]

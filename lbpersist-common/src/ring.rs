@@ -50,6 +50,40 @@ pub mod mark {
     }
 }
 
+/// Where in a ring slots may be marked, region by region: bit `n` of a word stands for region `n`. Whoever sets a mark sets its
+/// region's bit after it, so that a look need not go through rings that nobody has marked.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct MarkedRegions {
+    /// For [`mark::HANDSHAKE`].
+    pub handshakes: u64,
+    /// For the other reasons.
+    pub others: u64,
+}
+
+const _: () = assert!(size_of::<MarkedRegions>() == 16);
+
+/// Regions of a ring.
+pub const REGIONS: u32 = 64;
+
+/// The region of a hash.
+#[inline(always)]
+pub const fn region_of(hash: u32) -> u32 {
+    hash >> 26
+}
+
+/// A region that `slot` of a ring of `slots` is in.
+pub const fn region_of_slot(slot: u32, slots: u32) -> u32 {
+    // The least hash of the slot.
+    region_of((((slot as u64) << 32).div_ceil(slots as u64)) as u32)
+}
+
+/// The first and the last slot of a region in a ring of `slots`. Neighbours may share one.
+pub const fn slots_of_region(region: u32, slots: u32) -> (u32, u32) {
+    let first = region << 26;
+    (slot_of(first, slots), slot_of(first | ((1 << 26) - 1), slots))
+}
+
 /// The slot of a hash in a ring of `slots`: a multiplication instead of a division (Lemire, "A fast alternative to
 /// the modulo reduction").
 #[inline(always)]
@@ -66,6 +100,20 @@ mod tests {
         for slots in [1, 2, 251, DEFAULT_SLOTS] {
             assert_eq!(slot_of(0, slots), 0);
             assert_eq!(slot_of(u32::MAX, slots), slots - 1);
+        }
+    }
+
+    #[test]
+    fn every_slot_is_in_the_region_of_its_hashes_and_in_its_own() {
+        for slots in [1, 2, 251, DEFAULT_SLOTS] {
+            let within = |region, slot| {
+                let (first, last) = slots_of_region(region, slots);
+                (first..=last).contains(&slot)
+            };
+            for hash in (0..=u32::MAX).step_by(65_521) {
+                assert!(within(region_of(hash), slot_of(hash, slots)), "{hash} of {slots}");
+            }
+            assert!((0..slots).all(|slot| within(region_of_slot(slot, slots), slot)), "{slots}");
         }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn open(request: &Request) -> u64 {
     forget(request, now);
     // The mark first: packets of the same client have to look from the moment on that there is an entry.
     if slot.pick() != Ok(binding.server) {
-        slot.set_mark(mark::EXCEPTION);
+        slot.set_mark(mark::EXCEPTION, number, hash);
     }
     let service = Service {
         id: request.connection.service,

@@ -109,7 +109,7 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
     if let Some(handshake) = handshake(&visit.connection)
         && let Bound::Usable = visit.judge(handshake.binding)
     {
-        visit.slot.set_mark(mark::HANDSHAKE);
+        visit.mark(mark::HANDSHAKE);
         return Ok(handshake.binding.server);
     }
     let Chosen { binding, kept, spilled } = choose(visit, now)?;
@@ -118,7 +118,7 @@ fn open(visit: &Visit<'_>, now: u64) -> Result<u32, Reason> {
     if record::insert(handshake, |new| HANDSHAKES.insert(&visit.connection, new, 0)).is_err() {
         count::table_refused(now);
     }
-    visit.slot.set_mark(mark::HANDSHAKE);
+    visit.mark(mark::HANDSHAKE);
     count::event(Event::HandshakeStarted);
     count_connection(visit, binding, kept);
     Ok(binding.server)
@@ -172,7 +172,7 @@ fn finish(visit: &Visit<'_>, handshake: &Handshake, flags: u8, now: u64) {
     let binding = handshake.binding;
     // The ring may have changed since the SYN, and a sweep may have cleared what that marked.
     if visit.slot.pick() != Ok(binding.server) {
-        visit.slot.set_mark(mark::EXCEPTION);
+        visit.mark(mark::EXCEPTION);
     }
     let entry_created_ns =
         if visit.is_persistent() { persistence::open(visit, handshake, now) } else { 0 };

@@ -22,7 +22,7 @@ use lbpersist_common::{
     rare::Pending,
     reason::Reason,
     recent::{self, Line},
-    ring::{DEFAULT_SLOTS, Slot},
+    ring::{DEFAULT_SLOTS, MarkedRegions, Slot},
     route::{Neighbour, NeighbourKey, Route},
     server::{Load, Server},
     service::{Pool, PrefixKey, Reverse, ReverseKey, Service, ServiceKey},
@@ -93,6 +93,11 @@ pub(crate) static SERVERS: Array<Server, 65_536> = Array::new();
 #[btf_map(name = "rings")]
 pub(crate) static RINGS: ArrayOfMaps<Array<Slot, { DEFAULT_SLOTS as usize }, SHARED_INNER>, 4_096> =
     ArrayOfMaps::new();
+
+/// Where rings may be marked, by pool number. Written by packets that mark a slot; taken by the daemon's sweep.
+#[btf_map(name = "marked_regions")]
+pub(crate) static MARKED_REGIONS: Array<MarkedRegions, 4_096, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// Never looked at: the rings that the daemon makes take their type information from it.
 #[btf_map(name = "ring_template")]

@@ -9,7 +9,7 @@ use lbpersist_common::{
     net::{self, Address, Destination, Endpoint},
     persistence::EntryKey,
     reason::Reason,
-    ring::{Slot, slot_of},
+    ring::{Slot, mark, region_of, slot_of},
     server::{Binding, state},
     service::{Pool, Reverse, Service, forwarding, pool_flag, server_down},
     tcp::flag,
@@ -20,7 +20,7 @@ use crate::{
     choice::Choice,
     connection::{self, Seen},
     known,
-    maps::{POOLS, REVERSE, RINGS, SERVERS, SERVICES},
+    maps::{MARKED_REGIONS, POOLS, REVERSE, RINGS, SERVERS, SERVICES},
     occupancy,
     parse::Flow,
     rare, recent, udp, wide,
@@ -243,6 +243,16 @@ impl Visit<'_> {
         if flags & pool_flag::REJECT != 0 { Room::Refused } else { Room::Elsewhere }
     }
 
+    /// Marks the client's slot for `reason`.
+    #[inline(always)]
+    pub(crate) fn mark(&self, reason: u32) {
+        if self.slot.marks() & reason == 0 {
+            let ConnectionKey { client, client_port, destination, .. } = &self.connection;
+            let hash = self.pool.slot_hash(client, *client_port, destination);
+            self.slot.set_mark(reason, self.service.pool, hash);
+        }
+    }
+
     /// Whether clients of this pool have entries.
     #[inline(always)]
     pub(crate) fn is_persistent(&self) -> bool {
@@ -302,12 +312,30 @@ impl SlotPlace {
         unsafe { core::ptr::read_volatile(&raw const (*self.place).marks) }
     }
 
-    /// Marks the slot for `reason`.
+    /// Marks the slot for `reason`; `hash` is what found it in the ring of pool `number`.
     #[inline(always)]
-    pub(crate) fn set_mark(self, reason: u32) {
-        if self.marks() & reason == 0 {
-            // SAFETY: `place` came from a lookup in this run; a slot is one aligned word.
-            unsafe { atomic::or(self.place.cast(), Slot::word_of_marks(reason)) };
+    pub(crate) fn set_mark(self, reason: u32, number: u32, hash: u32) {
+        // SAFETY: `place` came from a lookup in this run; a slot is one aligned word.
+        unsafe { atomic::or(self.place.cast(), Slot::word_of_marks(reason)) };
+        // The region comes second: a look that begins in between leaves the mark, and the next one finds the region.
+        note_region(number, hash, reason);
+    }
+}
+
+/// Tells the sweep where in the ring of pool `number` there is a mark.
+#[inline(always)]
+fn note_region(number: u32, hash: u32, reason: u32) {
+    let Some(place) = MARKED_REGIONS.get_ptr_mut(number) else { return };
+    let bit = 1_u64 << region_of(hash);
+    // SAFETY: `place` came from a lookup in this run, and its words are aligned; volatile, because the daemon takes them.
+    unsafe {
+        let word = if reason == mark::HANDSHAKE {
+            &raw mut (*place).handshakes
+        } else {
+            &raw mut (*place).others
+        };
+        if core::ptr::read_volatile(word) & bit == 0 {
+            atomic::or(word, bit);
         }
     }
 }

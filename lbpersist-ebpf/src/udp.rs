@@ -59,7 +59,7 @@ pub(crate) fn server(visit: &Visit<'_>, flow: &Flow) -> Result<u32, Reason> {
 #[inline(always)]
 fn remember(visit: &Visit<'_>, flow: &Flow, binding: Binding, now: u64) {
     if visit.slot.pick() != Ok(binding.server) {
-        visit.slot.set_mark(mark::EXCEPTION);
+        visit.mark(mark::EXCEPTION);
     } else {
         recent::note(flow, visit.pool, now);
     }

@@ -236,8 +236,8 @@ impl Rig {
         Ok(self.data_path().ring(pool).context("the pool has a ring")?.marked())
     }
 
-    /// Sweeps the handshakes at that time.
-    pub fn sweep_handshakes(&mut self, now_ns: u64) -> Result<()> {
+    /// Sweeps the handshakes at that time; says how many slots were gone through.
+    pub fn sweep_handshakes(&mut self, now_ns: u64) -> Result<usize> {
         self.turn_clock()?;
         let Self { data_path, sweep, .. } = self;
         Ok(sweep.handshakes(data_path.as_mut().expect("it is open"), now_ns)?)

@@ -6,7 +6,7 @@
 //! an asker wait while it sweeps, and how frames fare that clients send meanwhile.
 #![expect(clippy::print_stdout, reason = "the table is what this program is run for")]
 
-mod outside;
+pub(crate) mod outside;
 mod plot;
 mod tables;
 
@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use lbpersist_common::tcp::State;
 
 use self::{
     outside::Outside,
@@ -54,15 +55,18 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let mut plot = Plot::build(entries)?;
     let mut tables = Tables::open(plot.balancer(), entries)?;
     passes(&mut tables, runs, &mut figures)?;
-    tables.fill()?;
+    tables.fill(State::Established)?;
     drop(tables);
     daemon(&mut plot, Duration::from_secs(options.idle), &mut figures)?;
     options.json.as_ref().map_or(Ok(()), |path| report::write(path, &figures.records))
 }
 
 /// Days after the tables were filled, and what a pass does then: no connection has been silent for its limit; all have, and are
-/// suspected; all have for as long again, and end with their entries.
-const PASSES: [(u64, &str); 3] = [(0, "pass"), (7, "pass-suspects"), (14, "pass-ends")];
+/// suspected; all have for as long again, and end; so much later their entries have expired.
+const PASSES: [(u64, &str); 4] =
+    [(0, "pass"), (7, "pass-suspects"), (14, "pass-ends"), (14, "pass-reclaims")];
+/// The same of connections that have closed, as a daemon finds them that has not run for a while: all goes with their entries.
+const ALL_OVER: (u64, &str) = (7, "pass-all-over");
 
 /// The sweep's passes in this process.
 fn passes(tables: &mut Tables, runs: u32, figures: &mut Figures) -> Result<()> {
@@ -70,8 +74,12 @@ fn passes(tables: &mut Tables, runs: u32, figures: &mut Figures) -> Result<()> {
         figures.note(case, "bytes", [bytes])?;
     }
     let mut seen: Vec<(&str, Vec<Pass>)> = PASSES.map(|(_, case)| (case, Vec::new())).into();
+    let mut over = Vec::new();
     for _ in 0..runs {
-        tables.fill()?;
+        tables.fill(State::Closed)?;
+        over.push(tables.sweep(Duration::from_secs(ALL_OVER.0 * 86_400))?);
+        ensure!(tables.counts()? == (0, 0), "what was over left {:?}", tables.counts()?);
+        tables.fill(State::Established)?;
         for ((days, _), (_, runs)) in PASSES.iter().zip(&mut seen) {
             runs.push(tables.sweep(Duration::from_secs(days * 86_400))?);
             let (entries, connections) = tables.counts()?;
@@ -80,6 +88,7 @@ fn passes(tables: &mut Tables, runs: u32, figures: &mut Figures) -> Result<()> {
         }
         ensure!(tables.counts()? == (0, 0), "a pass left {:?}", tables.counts()?);
     }
+    seen.push((ALL_OVER.1, over));
     for (case, runs) in &seen {
         figures.note(&format!("{case}-cpu"), "us", runs.iter().map(|pass| us(pass.cpu)))?;
         let portions = runs.iter().map(|pass| us(pass.longest_portion));

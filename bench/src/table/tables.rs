@@ -66,8 +66,9 @@ impl Tables {
         Ok(Self { data_path, model, entries })
     }
 
-    /// Gives every client an entry and an open connection.
-    pub(super) fn fill(&mut self) -> Result<()> {
+    /// Gives every client an entry and a connection in that state.
+    pub(super) fn fill(&mut self, state: State) -> Result<()> {
+        let open = u32::from(state != State::Closed);
         let now = clock::now_ns();
         let place = Place::of(&self.data_path)?;
         for client in 0..self.entries {
@@ -75,9 +76,9 @@ impl Tables {
             let server = place.server(&key.client);
             let known = self.data_path.actual().servers.get(&server).context("an empty slot")?;
             let binding = Binding { server, generation: known.generation };
-            let entry = Entry { binding, open: 1, changes: 1, idle_since_ns: now, created_ns: now };
+            let entry = Entry { binding, open, changes: 1, idle_since_ns: now, created_ns: now };
             self.data_path.maps.entries.set(&key, &entry)?;
-            let state = State::Established as u32;
+            let state = state as u32;
             let connection =
                 Connection { binding, state, suspect: 0, last_seen_ns: now, entry_created_ns: now };
             self.data_path.maps.connections.set(&connection_key, &connection)?;

@@ -127,6 +127,11 @@ impl DataPath {
         Ok(steps.len())
     }
 
+    /// The rings of all pools, by number.
+    pub fn rings(&self) -> impl Iterator<Item = (u32, &Ring)> {
+        self.open.iter().map(|(&number, ring)| (number, ring.as_ref()))
+    }
+
     /// The memory of a pool's ring.
     pub fn ring(&self, pool: u32) -> Option<Rc<Ring>> {
         self.open.get(&pool).cloned()

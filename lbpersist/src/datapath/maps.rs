@@ -30,6 +30,7 @@ use super::{
     known::KnownAddresses,
     load::Loads,
     recent::RecentFlows,
+    regions::Regions,
     sys::{self, Batch},
 };
 
@@ -37,7 +38,7 @@ use super::{
 pub const DEFAULT_PIN_DIRECTORY: &str = "/sys/fs/bpf/lbpersist";
 
 /// The names of all maps, as the program declares them.
-pub const NAMES: [&str; 46] = [
+pub const NAMES: [&str; 47] = [
     "layout",
     "names",
     "services",
@@ -49,6 +50,7 @@ pub const NAMES: [&str; 46] = [
     "pools",
     "servers",
     "rings",
+    "marked_regions",
     "ring_template",
     "turns",
     "next_turn",
@@ -159,6 +161,8 @@ pub struct Maps {
     pub servers: Array<MapData, Server>,
     /// Rings by pool number.
     pub rings: ArrayOfMaps<MapData, MapData>,
+    /// Where rings may be marked.
+    pub marked_regions: Regions,
     /// Turns by pool number.
     pub turns: ArrayOfMaps<MapData, MapData>,
     /// Open connections of servers.
@@ -231,6 +235,7 @@ impl Maps {
             pools: open(pins, "pools")?,
             servers: open(pins, "servers")?,
             rings: open(pins, "rings")?,
+            marked_regions: Regions::open(pins)?,
             turns: open(pins, "turns")?,
             server_load: Loads::open(pins)?,
             flood_limits: open(pins, "flood_limits")?,
@@ -284,9 +289,9 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(Self { name, map: open(pins, name)?, raw: raw(pins, name)? })
     }
 
-    /// The records after `after`, and where to go on; see [`Batch::next`].
-    pub(super) fn batch(&self, after: Option<u32>) -> Result<Batch<K, V>, Error> {
-        sys::lookup_batch(self.raw.fd().as_fd(), after, BATCH)
+    /// Up to `room` records after `after`, and where to go on; see [`Batch::next`].
+    pub(super) fn batch(&self, after: Option<u32>, room: u32) -> Result<Batch<K, V>, Error> {
+        sys::lookup_batch(self.raw.fd().as_fd(), after, room)
             .map_err(|error| Error::map(self.name, error))
     }
 

@@ -31,6 +31,7 @@ pub mod object;
 pub mod plan;
 mod rare;
 pub mod recent;
+pub mod regions;
 pub mod report;
 pub mod ring;
 pub mod rings;

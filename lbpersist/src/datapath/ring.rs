@@ -2,13 +2,13 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
-    sync::atomic::{AtomicU16, AtomicU32, Ordering},
+    sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
 };
 
 use aya::maps::MapData;
-use lbpersist_common::ring::{Slot, mark};
+use lbpersist_common::ring::{REGIONS, Slot, mark, region_of_slot, slots_of_region};
 
-use super::{Error, sys};
+use super::{Error, regions::class, sys};
 
 /// BPF_F_MMAPABLE and BPF_F_INNER_MAP of linux/bpf.h: shared with the daemon, and of any size within `rings`.
 const FLAGS: u32 = (1 << 10) | (1 << 12);
@@ -16,6 +16,9 @@ const FLAGS: u32 = (1 << 10) | (1 << 12);
 /// The memory of one ring.
 pub struct Ring {
     memory: sys::SharedMemory<SharedSlot>,
+    // Where slots may be marked, but for what packets have marked since they were asked: see `Regions`. Everywhere at first, since
+    // it is not known what others have left.
+    regions: [AtomicU64; 2],
 }
 
 /// A [`Slot`] that the program writes at the same time.
@@ -39,7 +42,7 @@ impl Ring {
     pub(super) fn of(map: &MapData, slots: u32) -> Result<Self, Error> {
         let memory = sys::SharedMemory::map(map.fd().as_fd(), slots as usize)
             .map_err(|error| Error::map("rings", error))?;
-        Ok(Self { memory })
+        Ok(Self { memory, regions: [const { AtomicU64::new(u64::MAX) }; 2] })
     }
 
     /// How many slots it has.
@@ -79,12 +82,15 @@ impl Ring {
     /// its living clients are looked up from then on.
     pub fn prepare(&self, numbers: &[u16], side: u32) {
         let (side, current) = (side as usize & 1, !side as usize & 1);
-        for (slot, &number) in self.memory.values().iter().zip(numbers) {
+        let mut regions = 0;
+        for ((slot, &number), at) in self.memory.values().iter().zip(numbers).zip(0..) {
             if slot.servers[current].load(Ordering::Relaxed) != number {
                 slot.marks.fetch_or(mark::EXCEPTION, Ordering::Relaxed);
+                regions |= 1 << region_of_slot(at, self.slots());
             }
             slot.servers[side].store(number, Ordering::Relaxed);
         }
+        self.note(regions, mark::EXCEPTION);
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
@@ -101,29 +107,64 @@ impl Ring {
         if marks.load(Ordering::Relaxed) & reason == 0 {
             marks.fetch_or(reason, Ordering::Relaxed);
         }
+        self.note(1 << region_of_slot(slot, self.slots()), reason);
     }
 
-    /// Begins a look for `reasons`: what is marked now is old.
-    pub fn begin_look(&self, reasons: u32) {
-        for slot in self.memory.values() {
-            if slot.marks.load(Ordering::Relaxed) & reasons == 0 {
-                continue;
+    /// Begins a look for `reasons`: what is marked now is old. `noted` are the regions that packets have marked since the last
+    /// look. Says how many slots have to be gone through.
+    pub fn begin_look(&self, reasons: u32, noted: u64) -> usize {
+        self.note(noted, reasons);
+        let mut looked = 0;
+        for (_, slots) in self.noted(reasons) {
+            looked += slots.len();
+            for slot in slots {
+                if slot.marks.load(Ordering::Relaxed) & reasons == 0 {
+                    continue;
+                }
+                // Stale first: at no moment is a marked slot without a mark.
+                let fresh = slot.marks.load(Ordering::Relaxed) & reasons;
+                slot.marks.fetch_or(fresh << mark::STALE_SHIFT, Ordering::Relaxed);
+                slot.marks.fetch_and(!fresh, Ordering::Relaxed);
             }
-            // Stale first: at no moment is a marked slot without a mark.
-            let fresh = slot.marks.load(Ordering::Relaxed) & reasons;
-            slot.marks.fetch_or(fresh << mark::STALE_SHIFT, Ordering::Relaxed);
-            slot.marks.fetch_and(!fresh, Ordering::Relaxed);
         }
+        looked
     }
 
     /// Ends a look for `reasons`: what was old and was not found again is dropped.
     pub fn end_look(&self, reasons: u32) {
         let stale = reasons << mark::STALE_SHIFT;
-        for slot in self.memory.values() {
-            if slot.marks.load(Ordering::Relaxed) & stale != 0 {
-                slot.marks.fetch_and(!stale, Ordering::Relaxed);
+        for (region, slots) in self.noted(reasons) {
+            let mut left = 0;
+            for slot in slots {
+                let marks = slot.marks.load(Ordering::Relaxed);
+                if marks & stale != 0 {
+                    slot.marks.fetch_and(!stale, Ordering::Relaxed);
+                }
+                left |= marks & reasons;
+            }
+            // A packet that marks one now says so once more.
+            if left == 0 {
+                self.regions[class(reasons)].fetch_and(!(1 << region), Ordering::Relaxed);
             }
         }
+    }
+
+    /// Notes that slots of `regions` may be marked for `reasons`.
+    fn note(&self, regions: u64, reasons: u32) {
+        let noted = &self.regions[class(reasons)];
+        if noted.load(Ordering::Relaxed) & regions != regions {
+            noted.fetch_or(regions, Ordering::Relaxed);
+        }
+    }
+
+    /// The regions in which slots may be marked for `reasons`, and their slots.
+    fn noted(&self, reasons: u32) -> impl Iterator<Item = (u32, &[SharedSlot])> {
+        let regions = self.regions[class(reasons)].load(Ordering::Relaxed);
+        let slots = self.memory.values();
+        (0..REGIONS).filter(move |region| regions & (1 << region) != 0).map(move |region| {
+            let (first, last) = slots_of_region(region, self.slots());
+            (region, &slots[first as usize..=last as usize])
+        })
     }
 
     /// How many slots are marked.

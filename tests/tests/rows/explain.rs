@@ -94,7 +94,7 @@ impl Life {
             21 => self.close(from),
             22..25 => self.now += self.dice.roll(40) * SECOND / 10,
             25 => self.rig.sweep_pass(self.now).unwrap(),
-            26 => self.rig.sweep_handshakes(self.now).unwrap(),
+            26 => drop(self.rig.sweep_handshakes(self.now).unwrap()),
             27..29 => self.turn(),
             29 => self.restate(),
             30 => self.reweigh(),

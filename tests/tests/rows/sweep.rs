@@ -1,7 +1,7 @@
 //! What the sweep does to tables and marks. Its time is given, so that nothing waits.
 
 use lbpersist::clock::now_ns;
-use lbpersist_common::counter::Event;
+use lbpersist_common::{counter::Event, ring::REGIONS};
 use lbpersist_tests::rig::Rig;
 
 use crate::{
@@ -94,6 +94,74 @@ fn a_silent_connection_is_suspected_and_then_ended() {
     assert_eq!(open(&mut rig), 0);
     assert_eq!(rig.event(Event::ConnectionIdle).unwrap(), 1);
     rig.sweep_pass(start + 25 * SECOND).unwrap();
+    assert_eq!(rig.marked(POOL_V4).unwrap(), 0);
+}
+
+#[test]
+fn connections_that_end_together_are_taken_from_their_entry_at_once() {
+    let Some(mut rig) = Text::servers(&[11, 12]).limits("tcp = \"10s\"").rig() else { return };
+    let from = client(V4, 1);
+    for port in 0..4 {
+        rig.open(at_port(from, port));
+    }
+    let start = now_ns();
+    quiet(&mut rig, start);
+    rig.sweep_pass(start + 11 * SECOND).unwrap();
+    rig.data(at_port(from, 3));
+    rig.sweep_pass(start + 24 * SECOND).unwrap();
+    assert_eq!(sizes(&mut rig), [1, 1, 0]);
+    assert_eq!(open(&mut rig), 1, "the one that sent something is left");
+    assert_eq!(rig.event(Event::ConnectionIdle).unwrap(), 3);
+    assert_eq!(rig.event(Event::EntryRepaired).unwrap(), 0);
+}
+
+#[test]
+fn rings_are_gone_through_only_where_there_have_been_handshakes() {
+    let Some(mut rig) = Text::servers(&[11, 12]).limits("handshake = \"10s\"").rig() else {
+        return;
+    };
+    let now = now_ns();
+    let all = rig.sweep_handshakes(now).unwrap();
+    assert!(all >= 2 * 251, "{all}: it is not known what another daemon has left");
+    rig.sweep_pass(now).unwrap();
+    for n in 0..10 {
+        rig.open(client(V4, n));
+    }
+    assert!(rig.marked(POOL_V4).unwrap() > 0);
+    let region = all / REGIONS as usize + 2;
+    let looked = rig.sweep_handshakes(now).unwrap();
+    assert!((1..=10 * region).contains(&looked), "{looked}");
+    assert_eq!(rig.marked(POOL_V4).unwrap(), 0);
+    // What stays unfinished is found again by every look, also by that of another daemon.
+    rig.syn(client(V4, 99));
+    for _ in 0..2 {
+        assert!(rig.sweep_handshakes(now).unwrap() <= 2 * region);
+        assert_eq!(rig.marked(POOL_V4).unwrap(), 1);
+    }
+    rig.reopen().unwrap();
+    rig.apply().unwrap();
+    assert_eq!(rig.sweep_handshakes(now).unwrap(), all);
+    assert_eq!(rig.marked(POOL_V4).unwrap(), 1);
+    rig.sweep_handshakes(now + 11 * SECOND).unwrap();
+    assert_eq!(rig.marked(POOL_V4).unwrap(), 0);
+}
+
+#[test]
+fn marks_that_packets_set_for_other_reasons_are_found_again() {
+    let text = Text::servers(&[11, 12]).pool("algorithm = \"round-robin\"");
+    let Some(mut rig) = text.profile("timeout = \"10s\"").rig() else { return };
+    let now = now_ns();
+    quiet(&mut rig, now);
+    let hosts: Vec<u8> = (0..20).map(|n| rig.open(client(V4, n))).collect();
+    quiet(&mut rig, now);
+    assert!(rig.marked(POOL_V4).unwrap() > 0, "some of them are not where the ring says");
+    for (n, &host) in (0..20).zip(&hosts) {
+        rig.close(host, client(V4, n));
+    }
+    for _ in 0..2 {
+        rig.sweep_pass(now_ns() + 71 * SECOND).unwrap();
+    }
+    assert_eq!(sizes(&mut rig), [0, 0, 0]);
     assert_eq!(rig.marked(POOL_V4).unwrap(), 0);
 }
 

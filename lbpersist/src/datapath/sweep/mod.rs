@@ -5,6 +5,8 @@
 //! gone. It works in portions: the daemon calls [`Sweep::portion`] between other things, and a pass is followed by a rest in
 //! proportion to what it cost.
 
+mod handshakes;
+mod index;
 mod judge;
 mod occupancy;
 mod tally;
@@ -19,7 +21,6 @@ use std::{
 use lbpersist_common::{
     breaks::BreakReason,
     connection::{Connection, ConnectionKey},
-    counter::Event,
     hash,
     maintenance::{BATCH, Operation, Request},
     net::{Address, Destination},
@@ -29,19 +30,23 @@ use lbpersist_common::{
     service::Pool,
 };
 
+pub use self::index::Index;
 use self::{
     judge::{ConnectionFate, EntryFate, Limits},
     occupancy::Occupancy,
-    tally::{Fingerprint, Tally},
+    tally::{Counted, Fingerprint, Tally},
 };
-use super::{Error, apply::DataPath, desired::Desired, ring::Ring};
-use crate::{
-    clock,
-    model::{IdleLimits, Protocol},
-};
+use super::{Error, apply::DataPath, ring::Ring};
+use crate::{clock, model::IdleLimits};
 
 /// How much the program's clock may be behind ours.
 const COARSE_NS: u64 = 20_000_000;
+
+/// Records that are read at once: so few that the kernel still has them in the processor's caches when it is asked to change them.
+const ROOM: u32 = 512;
+
+/// How often that is done before the daemon gets to look at something else.
+const BATCHES: u32 = 8;
 
 /// After a pass of one second the sweep rests for twenty.
 const REST: u32 = 20;
@@ -97,48 +102,6 @@ pub enum Progress {
     Rest,
 }
 
-/// Services and scopes by the ids that keys hold.
-pub struct Index<'a> {
-    pools: &'a std::collections::BTreeMap<u32, Pool>,
-    services: HashMap<u32, ServiceInfo>,
-    scopes: HashMap<u32, u32>,
-}
-
-struct ServiceInfo {
-    pool: u32,
-    scope: u32,
-    protocol: Option<Protocol>,
-}
-
-impl<'a> Index<'a> {
-    /// An index of what the maps hold.
-    pub fn of(desired: &'a Desired) -> Self {
-        let mut index =
-            Self { pools: &desired.pools, services: HashMap::new(), scopes: HashMap::new() };
-        let exact = desired
-            .services
-            .iter()
-            .chain(&desired.carried)
-            .map(|(key, service)| (key.protocol, service));
-        let prefixes = desired.prefix_services.iter();
-        let prefixes = prefixes.map(|((_, key), service)| (key.protocol, service));
-        for (protocol, service) in exact.chain(prefixes.filter(|(_, service)| service.id != 0)) {
-            let protocol = u8::try_from(protocol).ok().and_then(Protocol::from_number);
-            index.scopes.insert(service.scope, service.pool);
-            index.services.insert(
-                service.id,
-                ServiceInfo { pool: service.pool, scope: service.scope, protocol },
-            );
-        }
-        index
-    }
-
-    /// The numbers of pools by scope.
-    pub fn into_scopes(self) -> HashMap<u32, u32> {
-        self.scopes
-    }
-}
-
 impl Sweep {
     /// A sweep that has just begun to rest.
     pub fn new(limits: &IdleLimits, interval: Duration) -> Self {
@@ -168,41 +131,6 @@ impl Sweep {
         self.interval = interval;
     }
 
-    /// Drops unfinished handshakes that are too old, and marks the slots of the others. The table is small, so this is
-    /// done in one go; and not at all while nothing new has begun since all were finished.
-    pub fn handshakes(&mut self, data_path: &mut DataPath, now_ns: u64) -> Result<(), Error> {
-        let begun = data_path.maps.event(Event::HandshakeStarted)?;
-        if self.quiet_at == Some(begun) {
-            return Ok(());
-        }
-        let rings = open_rings(data_path)?;
-        for (ring, _) in rings.values() {
-            ring.begin_look(mark::HANDSHAKE);
-        }
-        let found = data_path.maps.handshakes.all()?;
-        self.quiet_at = found.is_empty().then_some(begun);
-        let mut old = Vec::new();
-        {
-            let index = Index::of(data_path.actual());
-            for (key, handshake) in found {
-                if now_ns.saturating_sub(handshake.started_ns) > self.limits.handshake_ns {
-                    old.push(key);
-                } else if let Some((pool, slot)) = index.slot_of_connection(&key)
-                    && let Some((ring, _)) = rings.get(&pool)
-                {
-                    ring.mark(slot, mark::HANDSHAKE);
-                }
-            }
-        }
-        for key in old {
-            data_path.maps.handshakes.remove(&key)?;
-        }
-        for (ring, _) in rings.values() {
-            ring.end_look(mark::HANDSHAKE);
-        }
-        Ok(())
-    }
-
     /// Does a portion of a pass, or rests.
     pub fn portion(&mut self, data_path: &mut DataPath, now_ns: u64) -> Result<Progress, Error> {
         if let Phase::Rest = self.phase
@@ -211,15 +139,21 @@ impl Sweep {
             return Ok(Progress::Rest);
         }
         let begin = Instant::now();
-        self.phase = match self.phase {
-            Phase::Rest => self.begin_pass(data_path)?,
-            Phase::Connections(after) => self.connections(data_path, after, now_ns)?,
-            Phase::Entries(after) => match self.entries(data_path, after, now_ns)? {
-                Phase::Rest => Phase::Translations(None),
-                more => more,
-            },
-            Phase::Translations(after) => self.translations(data_path, after, now_ns)?,
-        };
+        for _ in 0..BATCHES {
+            let was = std::mem::discriminant(&self.phase);
+            self.phase = match self.phase {
+                Phase::Rest => self.begin_pass(data_path)?,
+                Phase::Connections(after) => self.connections(data_path, after, now_ns)?,
+                Phase::Entries(after) => match self.entries(data_path, after, now_ns)? {
+                    Phase::Rest => Phase::Translations(None),
+                    more => more,
+                },
+                Phase::Translations(after) => self.translations(data_path, after, now_ns)?,
+            };
+            if std::mem::discriminant(&self.phase) != was {
+                break;
+            }
+        }
         self.spent += begin.elapsed();
         if !matches!(self.phase, Phase::Rest) {
             return Ok(Progress::More);
@@ -232,8 +166,9 @@ impl Sweep {
 
     fn begin_pass(&mut self, data_path: &DataPath) -> Result<Phase, Error> {
         self.rings = open_rings(data_path)?;
-        for (ring, _) in self.rings.values() {
-            ring.begin_look(PASS_REASONS);
+        for (&number, (ring, _)) in &self.rings {
+            let noted = data_path.maps.marked_regions.take(number, PASS_REASONS);
+            ring.begin_look(PASS_REASONS, noted);
         }
         self.tally.begin();
         self.found = 0;
@@ -247,16 +182,18 @@ impl Sweep {
         after: Option<u32>,
         now_ns: u64,
     ) -> Result<Phase, Error> {
-        let batch = data_path.maps.connections.batch(after)?;
+        let batch = data_path.maps.connections.batch(after, ROOM)?;
         {
             let index = Index::of(data_path.actual());
             for (key, connection) in &batch.records {
                 self.connection(&index, key, connection, now_ns);
             }
         }
-        self.tally.count(&self.fingerprints);
+        self.tally.count_open(&self.fingerprints);
         self.fingerprints.clear();
         self.send(data_path)?;
+        self.tally.count_ended(&self.fingerprints);
+        self.fingerprints.clear();
         Ok(match batch.next {
             Some(next) => Phase::Connections(Some(next)),
             None => Phase::Entries(None),
@@ -341,7 +278,7 @@ impl Sweep {
         after: Option<u32>,
         now_ns: u64,
     ) -> Result<Phase, Error> {
-        let batch = data_path.maps.entries.batch(after)?;
+        let batch = data_path.maps.entries.batch(after, ROOM)?;
         self.found += batch.records.len();
         let mut orphans = Vec::new();
         {
@@ -390,7 +327,7 @@ impl Sweep {
         index: &Index<'_>,
         pool: &Pool,
         (key, entry): (&EntryKey, &Entry),
-        found: u32,
+        Counted { open: found, ended }: Counted,
         now_ns: u64,
     ) {
         let number = index.scopes.get(&key.scope).copied().unwrap_or_default();
@@ -398,7 +335,13 @@ impl Sweep {
         if entry.idle_since_ns > now_ns {
             self.occupancy.found(entry.binding);
         }
-        let (operation, argument) = match judge::entry(&key.client, entry, pool, found, now_ns) {
+        let fate = judge::entry(&key.client, entry, pool, found, now_ns);
+        let (operation, argument) = match fate {
+            // The next pass will see what comes of it.
+            _ if ended > 0 => {
+                self.note_binding(Some((number, slot)), entry.binding);
+                (Operation::CloseEnded, ended)
+            }
             EntryFate::Live => {
                 self.note_binding(Some((number, slot)), entry.binding);
                 return;
@@ -436,26 +379,16 @@ impl Sweep {
         at_pick
     }
 
+    /// Has the program do what was decided; leaves the fingerprints of entries whose connections have ended by that.
     fn send(&mut self, data_path: &mut DataPath) -> Result<(), Error> {
         for requests in self.requests.chunks_mut(BATCH) {
             data_path.object.maintain(requests)?;
+            let ended = requests.iter().filter(|request| has_ended(request));
+            let print = |of: &Request| self.tally.fingerprint(&of.entry, of.created_ns);
+            self.fingerprints.extend(ended.map(print));
         }
         self.requests.clear();
         Ok(())
-    }
-}
-
-impl Index<'_> {
-    fn slot_of_connection(&self, key: &ConnectionKey) -> Option<(u32, u32)> {
-        let number = self.services.get(&key.service)?.pool;
-        let pool = self.pools.get(&number)?;
-        let hash = pool.slot_hash(&key.client, key.client_port, &key.destination);
-        Some((number, slot_of(hash, pool.slots)))
-    }
-
-    fn entry_key(&self, info: &ServiceInfo, key: &ConnectionKey) -> Option<EntryKey> {
-        let client = self.pools.get(&info.pool)?.masked(&key.client);
-        Some(EntryKey { client, scope: info.scope, destination: key.destination })
     }
 }
 
@@ -465,6 +398,13 @@ fn is_crowded(found: usize, capacity: u32) -> bool {
     const OF_A_CPU: usize = 256;
     let cpus = aya::util::nr_cpus().unwrap_or(1);
     found + cpus * OF_A_CPU >= capacity as usize / 4 * 3
+}
+
+/// Whether a connection that some entry counts was ended by this request.
+fn has_ended(request: &Request) -> bool {
+    request.operation == Operation::EndConnection as u32
+        && request.argument == 1
+        && request.created_ns != 0
 }
 
 /// The key of no entry: scope 0 is never given out.

@@ -1,12 +1,12 @@
 //! How many connections a pass has found open, by the entry that counts them.
 //!
 //! A pass counts and asks a million times in no order at all, so what it costs is the way to memory. Entries are told apart by a
-//! fingerprint of 64 bits in place of their keys, which makes 12 bytes of a hundred, and a batch is fetched before it is gone
+//! fingerprint of 64 bits in place of their keys, which makes 16 bytes of a hundred, and a batch is fetched before it is gone
 //! through, so that the processor waits for many places at once.
 //!
 //! Two entries of the same fingerprint would be counted as one. Every pass has fingerprints of its own, and a count is put right
 //! only when two passes in a row find the very same, so such a meeting (one in 10^7 passes over a million entries) comes to
-//! nothing.
+//! nothing. One that takes an ended connection from the wrong entry is a count that is wrong, and put right likewise.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
@@ -25,12 +25,20 @@ pub(super) struct Tally {
     taken: usize,
 }
 
-/// An entry, and its open connections; a place that nobody has taken counts none.
+/// An entry, and its connections; a place that nobody has taken counts none.
 #[derive(Clone, Copy, Default)]
 struct Place {
-    // Halves, for the sake of alignment.
-    fingerprint: [u32; 2],
-    count: u32,
+    fingerprint: u64,
+    counted: Counted,
+}
+
+/// Connections of an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
+    /// Found open.
+    pub(super) open: u32,
+    /// Ended by this pass, and not yet taken from what the entry counts.
+    pub(super) ended: u32,
 }
 
 /// What stands for an entry in this pass.
@@ -56,14 +64,23 @@ impl Tally {
         Fingerprint(hash::bytes(of_key, &created_ns.to_ne_bytes()))
     }
 
-    /// Counts a connection of each.
-    pub(super) fn count(&mut self, batch: &[Fingerprint]) {
+    /// Counts an open connection of each.
+    pub(super) fn count_open(&mut self, batch: &[Fingerprint]) {
+        self.count(batch, Counted { open: 1, ended: 0 });
+    }
+
+    /// Counts a connection of each that has ended.
+    pub(super) fn count_ended(&mut self, batch: &[Fingerprint]) {
+        self.count(batch, Counted { open: 0, ended: 1 });
+    }
+
+    fn count(&mut self, batch: &[Fingerprint], one: Counted) {
         while (self.taken + batch.len()) * 8 > self.places.len() * 5 {
             self.grow();
         }
         self.fetch(batch);
         for &fingerprint in batch {
-            self.add(fingerprint, 1);
+            self.add(fingerprint, one);
         }
     }
 
@@ -71,13 +88,13 @@ impl Tally {
     pub(super) fn fetch(&self, batch: &[Fingerprint]) {
         // None of these waits for another, unlike those of a search.
         let first = |fingerprint: &Fingerprint| self.places.get(self.home(*fingerprint));
-        let touched = batch.iter().filter_map(first).fold(0, |sum, place| sum ^ place.count);
+        let touched = batch.iter().filter_map(first).fold(0, |sum, place| sum ^ place.fingerprint);
         std::hint::black_box(touched);
     }
 
     /// How many were counted.
-    pub(super) fn of(&self, fingerprint: Fingerprint) -> u32 {
-        self.places.get(self.find(fingerprint)).map_or(0, |place| place.count)
+    pub(super) fn of(&self, fingerprint: Fingerprint) -> Counted {
+        self.places.get(self.find(fingerprint)).map_or(Counted::default(), |place| place.counted)
     }
 
     /// Ends the pass, and gives its memory back.
@@ -85,22 +102,23 @@ impl Tally {
         self.places = Vec::new();
     }
 
-    fn add(&mut self, fingerprint: Fingerprint, count: u32) {
+    fn add(&mut self, fingerprint: Fingerprint, more: Counted) {
         let at = self.find(fingerprint);
         let place = &mut self.places[at];
-        if place.count == 0 {
-            place.fingerprint = fingerprint.halves();
+        if place.is_free() {
+            place.fingerprint = fingerprint.0;
             self.taken += 1;
         }
-        place.count = place.count.saturating_add(count);
+        place.counted.open = place.counted.open.saturating_add(more.open);
+        place.counted.ended = place.counted.ended.saturating_add(more.ended);
     }
 
     fn grow(&mut self) {
         let larger = places_for(self.places.len());
         self.taken = 0;
         for place in std::mem::replace(&mut self.places, larger) {
-            if place.count > 0 {
-                self.add(Fingerprint::of_halves(place.fingerprint), place.count);
+            if !place.is_free() {
+                self.add(Fingerprint(place.fingerprint), place.counted);
             }
         }
     }
@@ -109,8 +127,8 @@ impl Tally {
     fn find(&self, fingerprint: Fingerprint) -> usize {
         let mut at = self.home(fingerprint);
         while let Some(place) = self.places.get(at)
-            && place.count > 0
-            && place.fingerprint != fingerprint.halves()
+            && !place.is_free()
+            && place.fingerprint != fingerprint.0
         {
             at = (at + 1) & (self.places.len() - 1);
         }
@@ -123,13 +141,9 @@ impl Tally {
     }
 }
 
-impl Fingerprint {
-    fn halves(self) -> [u32; 2] {
-        [self.0 as u32, (self.0 >> 32) as u32]
-    }
-
-    fn of_halves([low, high]: [u32; 2]) -> Self {
-        Self(u64::from(high) << 32 | u64::from(low))
+impl Place {
+    fn is_free(&self) -> bool {
+        self.counted == Counted::default()
     }
 }
 
@@ -159,14 +173,16 @@ mod tests {
             // More than the smallest table has room for, so that it grows in the first pass.
             for scope in 0..5_000 {
                 let batch = vec![print(&tally, scope, 7); scope as usize % 3 + 1];
-                tally.count(&batch);
+                tally.count_open(&batch);
+                tally.count_ended(&batch[1..]);
             }
             for scope in 0..5_000 {
-                assert_eq!(tally.of(print(&tally, scope, 7)), scope % 3 + 1);
-                assert_eq!(tally.of(print(&tally, scope, 8)), 0);
+                let counted = Counted { open: scope % 3 + 1, ended: scope % 3 };
+                assert_eq!(tally.of(print(&tally, scope, 7)), counted);
+                assert_eq!(tally.of(print(&tally, scope, 8)), Counted::default());
             }
             tally.end();
-            assert_eq!(tally.of(print(&tally, 0, 7)), 0);
+            assert_eq!(tally.of(print(&tally, 0, 7)), Counted::default());
         }
     }
 }

@@ -7,7 +7,7 @@ use lbpersist_common::{
     translation::{Translation, TranslationKey, progress},
 };
 
-use super::{Phase, Sweep, judge::Limits};
+use super::{Phase, ROOM, Sweep, judge::Limits};
 use crate::datapath::{Error, apply::DataPath};
 
 impl Sweep {
@@ -22,7 +22,7 @@ impl Sweep {
             let unfinished = data_path.maps.half_open_translations.all()?;
             self.free(&unfinished, Operation::FreeHalfOpen, now_ns);
         }
-        let batch = data_path.maps.translations.batch(after)?;
+        let batch = data_path.maps.translations.batch(after, ROOM)?;
         self.free(&batch.records, Operation::FreeTranslation, now_ns);
         self.send(data_path)?;
         Ok(batch.next.map_or(Phase::Rest, |next| Phase::Translations(Some(next))))
