@@ -129,10 +129,8 @@ impl Reader {
 
     fn entry_status(&self, key: &EntryKey, entry: &Entry, now_ns: u64) -> Option<EntryStatus> {
         let (number, pool) = self.pool_of(key)?;
-        let own_service = self
-            .services
-            .iter()
-            .find(|one| scope::service(one.service.id) == key.scope);
+        let own_service =
+            self.services.iter().find(|one| scope::service(one.service.id) == key.scope);
         let prefix = self.client_prefix(key);
         let exact = prefix.prefix_len() == prefix.max_prefix_len();
         let server = self.maps.servers.get(&entry.binding.server, 0).ok()?;
