@@ -30,6 +30,7 @@ const MOST_LOOKED_AT: u32 = 256;
 ///
 /// Under a name of its own the verifier takes it for a global function, and looks at it once instead of once for every way
 /// that leads here.
+// SAFETY: no other symbol is called so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn choose_server(number: u32, ring_pick: u32) -> u32 {

@@ -76,6 +76,7 @@ fn hand_over(key: &EntryKey, before: u64, after: u64, now: u64, service_index: u
 }
 
 /// Completes the break of a client whose server is down, gone or full.
+// SAFETY: no other symbol is called so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn break_by_loss(if_serves: u32) -> u32 {
@@ -91,6 +92,7 @@ extern "C" fn break_by_loss(if_serves: u32) -> u32 {
 }
 
 /// Completes the break of a client whose entry is gone, if it is one.
+// SAFETY: no other symbol is called so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn break_by_ghost(is_only_moved: u32) -> u32 {

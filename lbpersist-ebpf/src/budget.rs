@@ -22,6 +22,7 @@ pub(crate) fn allows(client: &Address, now: u64) -> bool {
 }
 
 /// A global function, which the verifier looks at once. CPUs that count at the same moment may allow a few more.
+// SAFETY: no other symbol is called so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_new_key(high: u64, low: u64, now: u64) -> u32 {

@@ -28,6 +28,7 @@ pub(crate) fn note(flow: &Flow, pool: &Pool, now: u64) {
 }
 
 /// A global function, which the verifier looks at once and not for every way that leads here.
+// SAFETY: no other symbol is called so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn flow_is_known(hash: u64, now: u64, ticks: u32) -> u32 {
@@ -47,6 +48,7 @@ extern "C" fn flow_is_known(hash: u64, now: u64, ticks: u32) -> u32 {
 }
 
 /// Its own cell if it has one, or the one it prefers, or one whose flow is old; the preferred one also if all are taken.
+// SAFETY: no other symbol is called so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn note_flow(hash: u64, now: u64, ticks: u32) -> u32 {

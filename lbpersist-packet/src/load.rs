@@ -63,10 +63,15 @@ pub fn set_frame_addresses(frame: &mut EthHdr, addresses: &FrameAddresses) {
     }
 }
 
+/// Words at any address, which must have the bytes of the word to be read or written: callers promise it, and in the kernel the
+/// verifier checks it.
 #[cfg(target_arch = "bpf")]
 mod word {
     use core::arch::asm;
 
+    /// # Safety
+    ///
+    /// The four bytes at `place` may be read.
     #[inline(always)]
     pub(super) unsafe fn read_u32(place: *const u8) -> u32 {
         let word: u64;
@@ -78,6 +83,9 @@ mod word {
         word as u32
     }
 
+    /// # Safety
+    ///
+    /// The eight bytes at `place` may be read.
     #[inline(always)]
     pub(super) unsafe fn read_u64(place: *const u8) -> u64 {
         let word: u64;
@@ -89,6 +97,9 @@ mod word {
         word
     }
 
+    /// # Safety
+    ///
+    /// The four bytes at `place` may be written.
     #[inline(always)]
     pub(super) unsafe fn write_u32(place: *mut u8, value: u32) {
         // SAFETY: the caller's promise that the four bytes may be written.
@@ -98,6 +109,9 @@ mod word {
         }
     }
 
+    /// # Safety
+    ///
+    /// The eight bytes at `place` may be written.
     #[inline(always)]
     pub(super) unsafe fn write_u64(place: *mut u8, value: u64) {
         // SAFETY: the caller's promise that the eight bytes may be written.
@@ -108,23 +122,36 @@ mod word {
     }
 }
 
+/// As for BPF.
 #[cfg(not(target_arch = "bpf"))]
 mod word {
+    /// # Safety
+    ///
+    /// The four bytes at `place` may be read.
     pub(super) unsafe fn read_u32(place: *const u8) -> u32 {
         // SAFETY: the caller's promise that the four bytes may be read.
         unsafe { place.cast::<u32>().read_unaligned() }
     }
 
+    /// # Safety
+    ///
+    /// The eight bytes at `place` may be read.
     pub(super) unsafe fn read_u64(place: *const u8) -> u64 {
         // SAFETY: the caller's promise that the eight bytes may be read.
         unsafe { place.cast::<u64>().read_unaligned() }
     }
 
+    /// # Safety
+    ///
+    /// The four bytes at `place` may be written.
     pub(super) unsafe fn write_u32(place: *mut u8, value: u32) {
         // SAFETY: the caller's promise that the four bytes may be written.
         unsafe { place.cast::<u32>().write_unaligned(value) };
     }
 
+    /// # Safety
+    ///
+    /// The eight bytes at `place` may be written.
     pub(super) unsafe fn write_u64(place: *mut u8, value: u64) {
         // SAFETY: the caller's promise that the eight bytes may be written.
         unsafe { place.cast::<u64>().write_unaligned(value) };

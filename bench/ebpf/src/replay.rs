@@ -175,6 +175,10 @@ fn place(context: &XdpContext, offset: u16, length: usize) -> Option<usize> {
 }
 
 /// Stores eight bytes at any address in one go, where the compiler would store them one by one.
+///
+/// # Safety
+///
+/// The eight bytes at `place` lie inside the packet.
 #[inline(always)]
 unsafe fn store_u64(place: usize, value: u64) {
     // SAFETY: the caller's promise that the bytes lie inside the packet.
@@ -185,6 +189,10 @@ unsafe fn store_u64(place: usize, value: u64) {
 }
 
 /// As [`store_u64`], with four bytes.
+///
+/// # Safety
+///
+/// The four bytes at `place` lie inside the packet.
 #[inline(always)]
 unsafe fn store_u32(place: usize, value: u32) {
     // SAFETY: as above.
