@@ -236,6 +236,17 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_leaves_the_pins_writable() {
+        let unit = host::workspace().unwrap().join("packaging/lbpersist.service");
+        let unit = fs::read_to_string(unit).unwrap();
+        let settings: Vec<&str> = unit.lines().filter(|line| !line.starts_with('#')).collect();
+        let writable = settings.iter().find_map(|line| line.strip_prefix("ReadWritePaths="));
+        assert!(writable.unwrap().split(' ').any(|path| path == "/sys/fs/bpf"), "{unit}");
+        // With it systemd makes the place read-only all the same.
+        assert!(!settings.iter().any(|line| line.starts_with("ProtectKernelTunables=")), "{unit}");
+    }
+
+    #[test]
     fn files_of_the_package_are_there() {
         let workspace = host::workspace().unwrap();
         let scripts = SCRIPTS.map(|script| format!("packaging/{script}"));
