@@ -1,7 +1,7 @@
 //! A Debian package meets a clean system: a small Debian in a directory, in which it is installed, used, removed and purged.
 //!
 //! Only what the package brings runs in there, by `chroot`; its network is a topology of namespaces. There is no service manager:
-//! what the unit says is left to `systemd-analyze` and to the tests that stand for one.
+//! what the unit says is left to the tests that stand for one.
 
 use std::{
     collections::BTreeSet,
