@@ -150,6 +150,33 @@ fn the_capabilities_of_the_unit_are_enough_and_sys_admin_is_needed() {
     assert!(lab.balancer.restart().is_err(), "it starts without SYS_ADMIN");
 }
 
+#[test]
+fn without_net_raw_pings_fail_and_without_net_bind_service_low_ports() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let more = "[[health_monitor]]\nname = \"ping\"\ntype = \"icmp\"\ninterval = \"200ms\"\ntimeout = \"150ms\"\n\
+                [[virtual_service]]\nname = \"low\"\nmode = \"tcp\"\naddress = \"10.2.0.1\"\nport = 81\npool = \"carried\"\n\
+                [[pool]]\nname = \"carried\"\nservers = [{ address = \"10.2.0.10\", port = 8080 }]\n";
+    let web = Web { pool: "health_monitors = [\"ping\"]", ..Web::default() };
+    let mut lab = Scenario::start(Wiring::Routed, 2, |hosts| web.config(hosts).also(more)).unwrap();
+    let without = |missing: &str| {
+        let capabilities = capabilities_of_the_unit();
+        assert!(capabilities.iter().any(|one| one == missing), "{missing} is not asked for");
+        bounding(&capabilities.into_iter().filter(|one| one != missing).collect::<Vec<_>>())
+    };
+    lab.balancer.use_wrapper(&wrapper(&without("net_raw")));
+    lab.balancer.restart().unwrap();
+    wait::until_true("a check says what it lacks", || {
+        let list = lab.balancer.cli(&["monitor", "list"]).unwrap().success().unwrap();
+        list.contains("it takes CAP_NET_RAW")
+    });
+    lab.balancer.stop().unwrap();
+    lab.balancer.use_wrapper(&wrapper(&without("net_bind_service")));
+    let refused = lab.balancer.restart().unwrap_err().to_string();
+    assert!(refused.contains("cannot listen on 10.2.0.1:81"), "{refused}");
+}
+
 /// Those of `packaging/lbpersist.service`, as setpriv names them.
 fn capabilities_of_the_unit() -> Vec<String> {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/lbpersist.service");
