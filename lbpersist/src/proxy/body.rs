@@ -74,10 +74,10 @@ impl ClientBody {
         limit: Duration,
         link: &Rc<Link>,
     ) -> (Self, Option<Rc<Progress>>) {
-        let left = most.unwrap_or(u64::MAX);
         if inner.is_end_stream() {
-            return (Self { inner: None, left, watch: None }, None);
+            return (Self::nothing(), None);
         }
+        let left = most.unwrap_or(u64::MAX);
         let since = clock::tick();
         let (last, fault, over) = (Cell::new(since), Cell::new(None), Cell::new(false));
         let progress = Rc::new(Progress { last, fault, over });
@@ -87,9 +87,14 @@ impl ClientBody {
         (Self { inner: Some(inner), left, watch: Some(watch) }, Some(progress))
     }
 
-    /// The same body for another attempt, which only nothing can be.
-    pub(super) fn again(&self) -> Option<Self> {
-        self.inner.is_none().then_some(Self { inner: None, left: self.left, watch: None })
+    /// The body of a request that has none.
+    pub(super) fn nothing() -> Self {
+        Self { inner: None, left: 0, watch: None }
+    }
+
+    /// Whether there is nothing to come, and never was.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.inner.is_none()
     }
 
     fn fail(&self, reason: Reason) -> io::Error {

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 
 use super::{
     access_log::Entry,
+    again::Spare,
     body::{AnswerBody, ClientBody, Progress},
     choose::{Chosen, Tried},
     connection::Connection,
@@ -210,7 +211,8 @@ async fn ask(
     let pool = connection.pool(&settings.link);
     let mut may_reuse = true;
     loop {
-        let kept = pool.take(server.address, settings.server_protocol).filter(|_| may_reuse);
+        let protocol = settings.server_protocol;
+        let kept = may_reuse.then(|| pool.take(server.address, protocol)).flatten();
         let (mut lease, is_new) = match kept {
             Some(lease) => (lease, false),
             // Seldom, and large: it is not to make every request's future as large as itself.
@@ -221,7 +223,7 @@ async fn ask(
         };
         exchange.times.connected = Some(exchange.times.now());
         let Outgoing { request, progress } = outgoing;
-        let copy = (!is_new && progress.is_none()).then(|| again(&request)).flatten();
+        let spare = (!is_new).then(|| Spare::of(&request)).flatten();
         let limit = settings.timeouts.response;
         let sent = send(&connection, &mut lease, request, progress.as_deref(), limit);
         match sent.await.map_err(Unanswered::Failed)? {
@@ -238,10 +240,10 @@ async fn ask(
                     if is_new {
                         return Err(Unanswered::NotSent(outgoing));
                     }
-                } else if let Some(request) = copy.filter(|_| error.is_silent) {
+                } else if let Some(spare) = spare.filter(|_| error.is_silent) {
                     // The server closed it as the request came. A new connection shows whether there is more to it.
                     may_reuse = false;
-                    outgoing = Outgoing { request, progress };
+                    outgoing = Outgoing { request: spare.into_request(), progress };
                 } else {
                     let fault = progress.and_then(|progress| progress.fault());
                     return Err(Unanswered::Failed(fault.unwrap_or(Reason::BadAnswer)));
@@ -249,17 +251,6 @@ async fn ask(
             }
         }
     }
-}
-
-/// A copy of a request that has no body and may be sent twice (RFC 9110, section 9.2.2).
-fn again(request: &Request<ClientBody>) -> Option<Box<Request<ClientBody>>> {
-    let body = request.body().again().filter(|_| request.method().is_idempotent())?;
-    let mut copy = Box::new(Request::new(body));
-    request.method().clone_into(copy.method_mut());
-    request.uri().clone_into(copy.uri_mut());
-    request.headers().clone_into(copy.headers_mut());
-    *copy.version_mut() = request.version();
-    Some(copy)
 }
 
 /// Sends a request and waits for the header of its answer, for `limit` from the last of the request.

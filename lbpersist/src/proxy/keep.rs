@@ -132,20 +132,24 @@ impl Kept {
 /// Takes our cookies out of a request.
 pub(super) fn strip(service: &Service, headers: &mut HeaderMap) {
     let Some(keeping) = &service.keeping else { return };
-    let is_ours = |value: &HeaderValue| keeping.strip(value.as_bytes()) != Without::Unchanged;
-    if !headers.get_all(COOKIE).iter().any(is_ours) {
-        return;
-    }
+    let mut changed = false;
     let left: Vec<HeaderValue> = headers
         .get_all(COOKIE)
         .iter()
-        .filter_map(|value| match keeping.strip(value.as_bytes()) {
-            Without::Unchanged => Some(value.clone()),
-            Without::Nothing => None,
-            // A part of a value that was allowed is allowed.
-            Without::Rest(rest) => HeaderValue::from_bytes(&rest).ok(),
+        .filter_map(|value| {
+            let without = keeping.strip(value.as_bytes());
+            changed |= without != Without::Unchanged;
+            match without {
+                Without::Unchanged => Some(value.clone()),
+                Without::Nothing => None,
+                // A part of a value that was allowed is allowed.
+                Without::Rest(rest) => HeaderValue::from_bytes(&rest).ok(),
+            }
         })
         .collect();
+    if !changed {
+        return;
+    }
     headers.remove(COOKIE);
     for value in left {
         headers.append(COOKIE, value);

@@ -9,6 +9,7 @@
 //! checks and carries, `choose` names the server, `upstream` has the connection to it, `body` and `exchange` see to the end.
 
 mod access_log;
+mod again;
 mod body;
 mod choose;
 mod connection;
