@@ -112,32 +112,49 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Measures and prints a table.
 pub(crate) fn measure(options: &Options) -> Result<()> {
     let cases = if options.cases.is_empty() { &Case::ALL[..] } else { &options.cases };
+    // Proxies are started anew for their memory: that comes last, so that the other rounds meet proxies that have run for a while.
+    let (memory, requests): (Vec<Case>, Vec<Case>) =
+        cases.iter().partition(|case| **case == Case::IdleMemory);
     let mut site = Site::build()?;
     let mut rows: Vec<Row> = Vec::new();
-    for round in 0..options.runs as usize {
-        eprintln!("round {} of {}", round + 1, options.runs);
-        for &case in cases {
-            for turn in 0..System::ALL.len() {
-                // Nobody is always the first.
-                let place = (round + turn) % System::ALL.len();
-                let system = site.proxies[place].system;
-                if !case.is_for(system) {
-                    continue;
-                }
-                let figures = match case {
-                    Case::IdleMemory => idle_memory(&mut site, place),
-                    Case::Stream => a_stream(&site, &site.proxies[place]),
-                    _ => requests(&site, &site.proxies[place], case, options.seconds),
-                };
-                let told = || format!("{} of {}", case.name(), system.name());
-                for (unit, value) in figures.with_context(told)? {
-                    Row::note(&mut rows, case, system, unit, value);
-                }
-            }
+    for cases in [requests, memory].iter().filter(|cases| !cases.is_empty()) {
+        for round in 0..options.runs as usize {
+            eprintln!("round {} of {}", round + 1, options.runs);
+            take_turns(&mut site, cases, round, options.seconds, &mut rows)?;
         }
     }
     print(&rows, options);
     options.json.as_ref().map_or(Ok(()), |path| report::write(path, &records(&rows)))
+}
+
+/// One round of some cases: each system in each.
+fn take_turns(
+    site: &mut Site,
+    cases: &[Case],
+    round: usize,
+    seconds: u32,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
+    for &case in cases {
+        for turn in 0..System::ALL.len() {
+            // Nobody is always the first.
+            let place = (round + turn) % System::ALL.len();
+            let system = site.proxies[place].system;
+            if !case.is_for(system) {
+                continue;
+            }
+            let figures = match case {
+                Case::IdleMemory => idle_memory(site, place),
+                Case::Stream => a_stream(site, &site.proxies[place]),
+                _ => requests(site, &site.proxies[place], case, seconds),
+            };
+            let told = || format!("{} of {}", case.name(), system.name());
+            for (unit, value) in figures.with_context(told)? {
+                Row::note(rows, case, system, unit, value);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Figures, each with its unit. They are thousandths.
@@ -233,6 +250,13 @@ impl Row {
         let Spread { median, min, max } = Spread::of(self.rounds.iter().copied());
         [median, min, max].map(|value| value as f64 / 1_000.0)
     }
+
+    /// How many times another row it is: the median over rounds, for a machine may change its pace between two of them.
+    fn times(&self, other: &Self) -> f64 {
+        let rounds = self.rounds.iter().zip(&other.rounds);
+        let times = rounds.map(|(ours, others)| ours * 1_000 / (*others).max(1));
+        Spread::of(times).median as f64 / 1_000.0
+    }
 }
 
 fn print(rows: &[Row], options: &Options) {
@@ -247,7 +271,7 @@ fn print(rows: &[Row], options: &Options) {
         let haproxy = rows.iter().find(|other| {
             (other.case, other.unit, other.system) == (row.case, row.unit, System::Haproxy)
         });
-        let times = haproxy.map_or(f64::NAN, |haproxy| median / haproxy.spread()[0]);
+        let times = haproxy.map_or(f64::NAN, |haproxy| row.times(haproxy));
         let (case, clients, system) = (row.case.name(), row.case.clients(), row.system.name());
         println!(
             "{case:<15} {clients:>7} {system:<10} {:<17} {median:>10.2} {min:>10.2} {max:>10.2} {times:>10.2}x",
@@ -285,8 +309,12 @@ mod tests {
             Row::note(&mut rows, Case::H2, System::Haproxy, "us cpu/request", nanoseconds);
         }
         Row::note(&mut rows, Case::H2, System::Nginx, "us cpu/request", 1);
+        for nanoseconds in [43_000, 19_000, 34_500] {
+            Row::note(&mut rows, Case::H2, System::Lbpersist, "us cpu/request", nanoseconds);
+        }
+        assert_eq!(rows[2].times(&rows[0]), 1.5, "of 2, 1 and 1.5");
         let records = records(&rows);
-        assert_eq!(records.len(), 2);
+        assert_eq!(records.len(), 3);
         let Record { case, value, min, max, runs, .. } = &records[0];
         assert_eq!((case.as_str(), *value, *min, *max, *runs), ("h2-64", 21.5, 19.0, 23.0, 3));
     }
