@@ -39,6 +39,10 @@ const QUIET: Duration = Duration::from_secs(1);
 const SCRATCH: usize = 64 << 10;
 const LEAST: usize = 4 << 10;
 
+/// Less than the time after which the kernel acknowledges a request that has no answer (40 ms), for a request may have waited
+/// to be read, and this is counted by a coarse clock.
+const LATE: Duration = Duration::from_millis(10);
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH].into_boxed_slice());
 }
@@ -64,7 +68,10 @@ pub(super) struct Link {
     reader: RefCell<Option<Waker>>,
     under_way: Cell<u32>,
     begun: Cell<u64>,
+    begun_at: Cell<Instant>,
     idle_since: Cell<Instant>,
+    /// The last answer took so long that the kernel may have forgotten that answers come at all.
+    was_late: Cell<bool>,
     write_timed_out: Cell<bool>,
     /// All that has been read are whole requests.
     whole: Cell<bool>,
@@ -95,7 +102,9 @@ impl Link {
             reader: RefCell::new(None),
             under_way: Cell::new(0),
             begun: Cell::new(0),
+            begun_at: Cell::new(clock::tick()),
             idle_since: Cell::new(clock::tick()),
+            was_late: Cell::new(false),
             write_timed_out: Cell::new(false),
             whole: Cell::new(false),
             quiet: Cell::new(false),
@@ -108,6 +117,7 @@ impl Link {
     pub(super) fn begin(&self) -> Option<Reason> {
         let number = self.begun.get();
         self.begun.set(number + 1);
+        self.begun_at.set(clock::tick());
         self.under_way.set(self.under_way.get() + 1);
         self.refused.get().filter(|(refused, _)| *refused == number).map(|(_, reason)| reason)
     }
@@ -115,7 +125,9 @@ impl Link {
     /// Notes that a request has ended.
     pub(super) fn end(&self) {
         self.under_way.set(self.under_way.get().saturating_sub(1));
-        self.idle_since.set(clock::tick());
+        let now = clock::tick();
+        self.was_late.set(now.duration_since(self.begun_at.get()) >= LATE);
+        self.idle_since.set(now);
         self.decide(Gate::Http);
     }
 
@@ -306,6 +318,11 @@ impl Guard {
 
     /// Reads from the stream, at least a little more than nothing even if `wanted` is less.
     fn fill(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<()>> {
+        if self.link.was_late.take() {
+            // After an answer that was late the kernel acknowledges each request with a packet of its own as soon as it is read,
+            // until it is told that this is a conversation. Nothing is lost if it does not listen.
+            let _ = self.stream.0.borrow().set_quickack(false);
+        }
         BUFFER.with_borrow_mut(|scratch| {
             let most = wanted.clamp(LEAST, SCRATCH);
             let mut into = ReadBuf::new(&mut scratch[..most]);
