@@ -240,8 +240,9 @@ async fn ask(
                     if is_new {
                         return Err(Unanswered::NotSent(outgoing));
                     }
-                } else if let Some(spare) = spare.filter(|_| error.is_silent) {
-                    // The server closed it as the request came. A new connection shows whether there is more to it.
+                } else if let Some(spare) = spare.filter(|spare| error.may_ask_again(spare)) {
+                    // The server closed it as the request came, or takes no more of them. A new connection shows whether
+                    // there is more to it.
                     may_reuse = false;
                     outgoing = Outgoing { request: spare.into_request(), progress };
                 } else {

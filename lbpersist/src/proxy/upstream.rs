@@ -34,6 +34,7 @@ use tokio::{
 };
 
 use super::{
+    again::Spare,
     body::ClientBody,
     proxy_protocol::{self, Addresses},
     stream::ServerStream,
@@ -213,29 +214,69 @@ impl Sender {
 pub(super) struct Unanswered {
     /// It comes back if nothing of it was sent.
     pub(super) back: Option<Box<Request<ClientBody>>>,
+    how: How,
+}
+
+/// What is known of a request that was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// The server has said that it did nothing with it.
+    Refused,
     /// The connection was closed before it brought anything of an answer.
-    pub(super) is_silent: bool,
+    Silent,
+    /// What came was wrong.
+    Wrong,
 }
 
 impl Unanswered {
     fn new(mut error: TrySendError<Request<ClientBody>>, has_answer: bool) -> Self {
         let back = error.take_message().map(Box::new);
-        let is_silent = !has_answer && is_closing(error.error());
-        Self { back, is_silent }
+        let how = if has_answer { How::Wrong } else { how(error.error()) };
+        Self { back, how }
+    }
+
+    /// Whether the same request may be sent over another connection.
+    pub(super) fn may_ask_again(&self, spare: &Spare) -> bool {
+        match self.how {
+            How::Refused => true,
+            How::Silent => spare.may_repeat,
+            How::Wrong => false,
+        }
     }
 }
 
-/// Whether this is what a connection says that its server has closed.
-fn is_closing(error: &hyper::Error) -> bool {
+/// What an error says of the request that got it.
+fn how(error: &hyper::Error) -> How {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<h2::Error>() {
+            return how_http2(cause);
+        }
         if let Some(cause) = cause.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-            return matches!(cause.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
+            return how_closed(cause);
         }
         source = cause.source();
     }
-    error.is_incomplete_message()
+    // The second is what a stream says whose connection ended before it could be opened.
+    if error.is_incomplete_message() || error.is_user() { How::Silent } else { How::Wrong }
+}
+
+fn how_closed(error: &io::Error) -> How {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset => How::Silent,
+        _ => How::Wrong,
+    }
+}
+
+/// RFC 9113, section 8.7: neither a refused stream nor one above the last of a GOAWAY was looked at. Those up to the last
+/// do not end by it, but are answered, or see the connection close.
+fn how_http2(error: &h2::Error) -> How {
+    if let Some(closed) = error.get_io() {
+        return how_closed(closed);
+    }
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if error.is_remote() && (error.is_go_away() || is_refused) { How::Refused } else { How::Wrong }
 }
 
 impl Lease {

@@ -1,13 +1,15 @@
 //! HTTP/2 from clients and to servers, with clients and servers of others.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
+    thread,
 };
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lbpersist_tests::{command, wait};
+use lbpersist_tests::{command, scenario::SERVER_PORTS, topology::Family, wait};
 
 use crate::setup::Rig;
 
@@ -24,7 +26,7 @@ fn curl(rig: &Rig, arguments: &[&str]) -> String {
 }
 
 /// Asks for so many paths at once on one HTTP/2 connection: the answers' `server` fields.
-async fn ask_at_once(stream: std::net::TcpStream, paths: usize) -> Vec<String> {
+async fn ask_at_once(stream: TcpStream, paths: usize) -> Vec<String> {
     stream.set_nonblocking(true).expect("the rig works");
     let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
@@ -67,7 +69,7 @@ fn streams_of_one_connection_go_to_servers_of_their_own() {
 }
 
 /// What the balancer says to requests for these targets on one HTTP/2 connection.
-async fn ask_for(stream: std::net::TcpStream, targets: &[(&str, http::Uri)]) -> Vec<String> {
+async fn ask_for(stream: TcpStream, targets: &[(&str, http::Uri)]) -> Vec<String> {
     stream.set_nonblocking(true).expect("the rig works");
     let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
@@ -166,4 +168,100 @@ fn servers_are_spoken_to_in_http2_when_told_so() {
     let url = format!("http://{}/", Rig::service());
     let seen = curl(&rig, &["-i", &url]);
     assert!(seen.starts_with("HTTP/1.1 502 "), "{seen}");
+}
+
+/// A server of HTTP/2 that answers so many requests on a connection, the last but one refused, and then says GOAWAY and
+/// looks at no more of them. As some do, it waits for the client to close.
+fn leave_after(answers: usize, mut stream: TcpStream) -> io::Result<()> {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    const STATUS_200: [u8; 1] = [0x88];
+    stream.set_nodelay(true)?;
+    stream.read_exact(&mut [0; 24])?;
+    let frame = |kind: u8, flags: u8, id: &[u8], payload: &[u8]| {
+        let length = [0, 0, payload.len() as u8];
+        [&length, &[kind, flags][..], id, payload].concat()
+    };
+    let none = [0; 4];
+    stream.write_all(&frame(SETTINGS, 0, &none, &[]))?;
+    let mut asked = 0;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head)?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; usize::from(high) << 8 | usize::from(low)];
+        stream.read_exact(&mut payload)?;
+        match kind {
+            HEADERS => {
+                asked += 1;
+                if asked > answers {
+                    continue;
+                }
+                if asked + 1 == answers {
+                    stream.write_all(&frame(RST_STREAM, 0, &id, &REFUSED_STREAM))?;
+                    continue;
+                }
+                // Its end is there at once, and so is that of its header.
+                stream.write_all(&frame(HEADERS, 5, &id, &STATUS_200))?;
+                if asked == answers {
+                    let last = [&id[..], &[0; 4]].concat();
+                    stream.write_all(&frame(GOAWAY, 0, &none, &last))?;
+                }
+            }
+            SETTINGS if flags == 0 => stream.write_all(&frame(SETTINGS, 1, &none, &[]))?,
+            PING if flags == 0 => stream.write_all(&frame(PING, 1, &none, &payload))?,
+            _ => {}
+        }
+    }
+}
+
+/// Asks in rounds of so many requests without a body at once: the answers' statuses.
+async fn ask_in_rounds(stream: TcpStream, rounds: usize, at_once: usize) -> Vec<u16> {
+    stream.set_nonblocking(true).expect("the rig works");
+    let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
+    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .expect("the rig works");
+    tokio::spawn(connection);
+    let mut statuses = Vec::new();
+    for _ in 0..rounds {
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..at_once {
+            let mut sender = sender.clone();
+            asking.spawn(async move {
+                let request = http::Request::post(format!("http://{}/", Rig::service()));
+                let request = request.body(Empty::<bytes::Bytes>::new()).expect("the rig works");
+                let answer = sender.send_request(request).await.expect("the rig works");
+                answer.status().as_u16()
+            });
+        }
+        statuses.extend(asking.join_all().await);
+    }
+    statuses
+}
+
+#[test]
+fn no_request_is_lost_when_servers_take_no_more_on_a_connection() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let mut rig = Rig::new("http", "server_protocol = \"h2\"\nresponse_timeout = \"3s\"", 1);
+    rig.servers.remove(0).stop();
+    let host = &rig.topology.servers[0];
+    let at = SocketAddr::new(host.address(Family::V4), SERVER_PORTS[0]);
+    let listener = host.namespace.run(|| TcpListener::bind(at)).expect("the rig works");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || leave_after(7, stream));
+        }
+    });
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("the rig works");
+    let statuses = runtime.block_on(ask_in_rounds(rig.connect(), 40, 16));
+    assert_eq!(statuses, [200; 640]);
+    assert_eq!(rig.outcomes("answered"), 640);
 }
