@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     reason::Reason,
     scan::{Place, Scanner, Step},
-    stream::poll_write_vectored,
+    stream::{poll_write_vectored, unacknowledged},
 };
 use crate::clock;
 
@@ -201,7 +201,14 @@ pub(super) struct Guard {
     since: Instant,
     reading: Alarm,
     writing: Alarm,
-    stuck_since: Option<Instant>,
+    stuck: Option<Stuck>,
+}
+
+/// When a client that could not be written to was last looked at, and how much it had yet to take.
+#[derive(Clone, Copy, Debug)]
+struct Stuck {
+    since: Instant,
+    left: Option<i32>,
 }
 
 impl Guard {
@@ -225,7 +232,7 @@ impl Guard {
             since: clock::tick(),
             reading: Alarm::default(),
             writing: Alarm::default(),
-            stuck_since: None,
+            stuck: None,
         }
     }
 
@@ -358,7 +365,7 @@ impl Guard {
     fn quiet_at(&self) -> Option<Instant> {
         let link = &self.link;
         let may = self.heads > 0 && link.whole.get() && link.is_idle() && !link.quiet.get();
-        (may && self.stuck_since.is_none()).then(|| link.idle_since.get() + QUIET)
+        (may && self.stuck.is_none()).then(|| link.idle_since.get() + QUIET)
     }
 
     /// Ready once a quiet client is not quiet any more, has gone or is to go: the parser will see which.
@@ -397,12 +404,24 @@ impl Guard {
     ) -> Poll<io::Result<usize>> {
         match outcome {
             Poll::Ready(Ok(length)) => {
-                self.stuck_since = None;
+                self.stuck = None;
                 self.link.sent.set(self.link.sent.get() + length as u64);
             }
             Poll::Pending => {
-                let since = *self.stuck_since.get_or_insert_with(clock::tick);
-                ready!(self.writing.poll(cx, since + self.link.limits.write));
+                let left = || unacknowledged(&self.stream.0.borrow()).ok();
+                let stuck = self.stuck.get_or_insert_with(|| {
+                    let left = left();
+                    Stuck { since: clock::tick(), left }
+                });
+                loop {
+                    ready!(self.writing.poll(cx, stuck.since + self.link.limits.write));
+                    // A large buffer takes more only when much of it has gone, and a slow client may need longer for that.
+                    let left = left();
+                    if left == stuck.left {
+                        break;
+                    }
+                    *stuck = Stuck { since: clock::tick(), left };
+                }
                 self.link.write_timed_out.set(true);
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }

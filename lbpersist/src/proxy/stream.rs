@@ -1,8 +1,10 @@
 //! Streams as the HTTP parsers write to them: what is small goes out by one plain write.
+#![expect(unsafe_code, reason = "ioctl(2) takes an address")]
 
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
+    os::fd::AsRawFd as _,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -37,6 +39,14 @@ pub(super) fn poll_write_vectored(
             }),
         several => stream.poll_write_vectored(cx, several),
     }
+}
+
+/// How many bytes the other side has yet to acknowledge.
+pub(super) fn unacknowledged(stream: &TcpStream) -> io::Result<i32> {
+    let mut bytes = 0;
+    // SAFETY: the request (SIOCOUTQ, for a socket) writes one int to where it is told, and the descriptor lives.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A stream to a server.

@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -158,7 +159,7 @@ fn slow_clients_are_cut_phase_by_phase() {
         if start.elapsed() > Duration::from_millis(1500) || stream.write_all(&[*byte]).is_err() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
     let mut seen = Vec::new();
     let _ = stream.read_to_end(&mut seen);
@@ -183,6 +184,31 @@ fn a_client_that_takes_nothing_is_cut() {
     let mut seen = Vec::new();
     let _ = stream.read_to_end(&mut seen);
     assert!(seen.len() < body, "all of it arrived");
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_is_not_cut() {
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "write_timeout = \"1s\"", 1);
+    let body = 64 << 20;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n");
+    rig.servers[0].on("large", Reply::Close([head.as_bytes(), &vec![b'x'; body]].concat()));
+    let mut stream = rig.connect();
+    stream.write_all(get("large").as_bytes()).unwrap();
+    // Buffers grow with what passes.
+    let mut part = vec![0; 64 << 10];
+    for _ in 0..256 {
+        stream.read_exact(&mut part).unwrap();
+    }
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(6) {
+        stream.read_exact(&mut part).unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(rig.outcomes("write_timeout"), 0);
+    wait::until_true("it is counted once it takes nothing", || rig.outcomes("write_timeout") == 1);
 }
 
 #[test]
