@@ -58,7 +58,11 @@ pub(super) enum Method {
 
 /// What a profile knows of a client.
 enum Found {
-    Cookie { token: Token, fresh: bool },
+    /// `fresh`: the client need not be given it anew.
+    Cookie {
+        token: Token,
+        fresh: bool,
+    },
     Entry(Hold),
     Address,
     Named,
@@ -306,7 +310,7 @@ impl Keeping {
     }
 
     /// The first cookie of the name that opens and names a server: browsers send that of the longest path first. What others
-    /// say changes nothing, so nobody can overrule a cookie by adding one.
+    /// say changes nothing, so nobody can overrule a cookie by adding one. A client with several is given that one anew.
     fn find_cookie(
         &self,
         cookie: &Cookie,
@@ -316,9 +320,11 @@ impl Keeping {
         let mut values = named(request, &cookie.name);
         let mut found = None;
         let mut is_unknown = false;
+        let mut is_alone = true;
         for value in values.by_ref().take(CANDIDATES) {
             if found.is_some() {
                 self.counters.count(Event::Doubled);
+                is_alone = false;
                 break;
             }
             match cookie.open(value, request.memory(), now.unix_s()) {
@@ -328,12 +334,18 @@ impl Keeping {
                         Some(server) => found = Some((server, Found::Cookie { token, fresh })),
                         None => {
                             self.counters.count(Event::UnknownServer);
-                            is_unknown = true;
+                            (is_unknown, is_alone) = (true, false);
                         }
                     }
                 }
-                Err(refusal) => self.counters.refuse(refusal),
+                Err(refusal) => {
+                    self.counters.refuse(refusal);
+                    is_alone = false;
+                }
             }
+        }
+        if let Some((_, Found::Cookie { fresh, .. })) = &mut found {
+            *fresh &= is_alone;
         }
         if found.is_none() && is_unknown { Err(Unknown) } else { Ok(found) }
     }

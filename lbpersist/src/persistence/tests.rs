@@ -101,6 +101,18 @@ fn of_two_good_cookies_the_first_wins_and_bad_ones_overrule_nothing() {
     assert_eq!(world.choice(&with_cookie(&format!("{one}; {two}"))), to(1));
     assert_eq!(world.counted(Event::Doubled as usize), 1);
     assert_eq!(world.choice(&with_cookie(&format!("LB=x; {two}"))), to(2));
+    for (several, server) in [
+        (format!("{one}; {two}"), 1),
+        (format!("{one}; {one}"), 1),
+        (format!("{one}; LB=x"), 1),
+        (format!("LB=x; {two}"), 2),
+    ] {
+        let lines = world.visit(&with_cookie(&several), server);
+        assert_eq!(lines.len(), 1, "the client is to have one in the end: {several}");
+        let left = with_cookie(lines[0].split(';').next().unwrap());
+        assert_eq!(world.choice(&left), to(server));
+        assert_eq!(world.visit(&left, server), [""; 0]);
+    }
     let split = Ask { cookies: vec!["a=1".to_owned(), two.clone()], ..ask() };
     assert_eq!(world.choice(&split), to(2), "HTTP/2 sends a header for each");
     let flood = format!("{}{two}", "LB=x; ".repeat(100));
