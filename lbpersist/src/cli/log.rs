@@ -5,6 +5,9 @@ use std::io::IsTerminal as _;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+/// Parts that would tell of every client that breaks the rules: what comes of that is counted.
+const QUIET: [&str; 2] = ["h2", "hyper"];
+
 /// What is logged, and how.
 #[derive(Args, Clone, Debug)]
 pub struct Log {
@@ -40,7 +43,21 @@ impl Log {
 }
 
 fn filter(text: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(text)
+    let mut filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(text)?;
+    for part in QUIET {
+        if !text.split(',').any(|directive| names(directive, part)) {
+            filter = filter.add_directive(format!("{part}=error").parse()?);
+        }
+    }
+    Ok(filter)
+}
+
+/// Whether a directive is for that part of the program, or for everything in it at once.
+fn names(directive: &str, part: &str) -> bool {
+    let rest = directive.strip_prefix(part);
+    directive == "off"
+        || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['=', ':', '[']))
 }
 
 fn parse_filter(text: &str) -> Result<String, String> {
@@ -61,6 +78,26 @@ mod tests {
         }
         for bad in ["lbpersist=loud", "info,=="] {
             assert!(parse_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parts_that_tell_of_every_client_are_quiet_unless_they_are_named() {
+        for (text, named) in [
+            ("", [false, false]),
+            ("info", [false, false]),
+            ("debug,lbpersist::health=trace", [false, false]),
+            ("info,h2=debug", [true, false]),
+            ("info,h2::proto=warn,hyper", [true, true]),
+            ("h2x=debug", [false, false]),
+            ("off", [true, true]),
+        ] {
+            let filter = filter(text).unwrap().to_string();
+            assert_eq!(filter.contains("info"), text.is_empty() || text.contains("info"), "{text}");
+            for (part, named) in QUIET.iter().zip(named) {
+                let is_quiet = filter.contains(&format!("{part}=error"));
+                assert_eq!(is_quiet, !named, "{text}: {filter}");
+            }
         }
     }
 }
