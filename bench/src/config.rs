@@ -61,6 +61,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
     let first = text(services, ring_size, |_| 1);
     let others = text(services, ring_size, |_| 2);
     let one_more = text(services, ring_size, |n| 2 + u32::from(n == 7));
+    let one_left = text(1, ring_size, |_| 2);
     for _ in 0..runs {
         let mut note =
             |case: String, unit, value| cases.entry((case, unit)).or_default().push(value);
@@ -69,6 +70,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
             (format!("start-{size}"), &first),
             (format!("reload-{size}"), &others),
             ("reload-one-weight".to_owned(), &one_more),
+            (format!("remove-{size}"), &one_left),
         ] {
             let begin = Instant::now();
             balancer.apply(text)?;
@@ -83,6 +85,7 @@ pub(crate) fn measure(options: &Options) -> Result<()> {
         let [now, most] = daemon.resident()?;
         note("daemon-resident".to_owned(), "kB", now);
         note("daemon-resident-most".to_owned(), "kB", most);
+        note(format!("daemon-remove-{size}"), "ms", daemon.apply(&one_left, &[])?);
     }
     let mut records = Vec::new();
     for ((case, unit), values) in cases {

@@ -155,12 +155,14 @@ fn attach_interfaces(interfaces: &[String], pins: &PinDirectory) -> Result<(), F
     let done = match attach::pinned_program(pins)? {
         Some(mut program) => attach::attach_all(&mut program, pins, &view, interfaces)?,
         None => {
+            let fresh = !pins.path().exists();
             let mut data_path = DataPath::open(pins, &DataPathSettings::default())?;
             let result = data_path
                 .object
                 .program()
                 .and_then(|program| attach::attach_all(program, pins, &view, interfaces));
-            if result.is_err() {
+            // What was there before is somebody's.
+            if result.is_err() && fresh {
                 object::remove_all(pins)?;
             }
             result?
@@ -228,7 +230,8 @@ fn detach_all(pins: &PinDirectory) -> Result<(), Failure> {
         attach::detach(&far_end, &interface)?;
         attached.push(interface);
     }
-    if !object::remove_all(pins)? {
+    let at_far_end = object::remove_all(&far_end)?;
+    if !object::remove_all(pins)? && !at_far_end {
         return missing();
     }
     for interface in attached {

@@ -242,6 +242,11 @@ impl Known {
     /// The model of the text, checked against what cannot change, and what it comes to.
     fn ready(&self, source: &Source) -> Result<Ready, Outcome> {
         let mut model = match source {
+            // Whoever opens a pipe may wait for ever, and no other configuration could be applied meanwhile.
+            Source::OwnFile if fs::metadata(&self.file).is_ok_and(|found| !found.is_file()) => {
+                let file = self.file.display();
+                return Err(Outcome::failed(format!("cannot read {file}: it is no regular file")));
+            }
             Source::OwnFile => config::load(&self.file),
             Source::Text { name, text, .. } => config::parse_named(Path::new(name), text),
         }

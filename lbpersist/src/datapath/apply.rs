@@ -1,6 +1,6 @@
 //! The interpreter of plans. `publish` writes pools with their rings, `adopt` reads maps that are pinned already.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, mem::discriminant, rc::Rc};
 
 use aya::maps::{MapError, PerCpuValues, lpm_trie::Key};
 use lbpersist_common::{
@@ -118,9 +118,16 @@ impl DataPath {
         let mut rings = std::mem::take(&mut self.prepared);
         rings.complete(&self.actual, &desired, self.ring_size);
         let sides = self.prepare_rings(&desired, &rings)?;
-        for step in &steps {
-            self.step(step, &sides)?;
-            note(&mut self.actual, step);
+        for alike in steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
+            if let Some(done) = self.together(alike) {
+                done?;
+                alike.iter().for_each(|step| note(&mut self.actual, step));
+                continue;
+            }
+            for step in alike {
+                self.step(step, &sides)?;
+                note(&mut self.actual, step);
+            }
         }
         Self::set_lookups(&mut self.maps, &[&desired])?;
         self.actual = desired;
@@ -140,6 +147,22 @@ impl DataPath {
     /// Which side of a pool's ring is current.
     pub fn side(&self, pool: u32) -> Result<u32, Error> {
         self.maps.pools.get(&pool, 0).map(|pool| pool.side).map_err(|e| Error::map("pools", e))
+    }
+
+    /// Does steps of one kind by one system call, if they change places of maps of maps: the kernel waits for running programs
+    /// at each call, some 15 ms.
+    fn together(&mut self, alike: &[Step]) -> Option<Result<(), Error>> {
+        let removed = |step: &Step| match step {
+            Step::RemovePool(number) | Step::RemoveTurns(number) => Some(*number),
+            _ => None,
+        };
+        let numbers: Vec<u32> = alike.iter().filter_map(removed).collect();
+        match alike.first()? {
+            Step::SetTurns(..) => Some(self.set_turns(alike)),
+            Step::RemovePool(_) => Some(self.remove_pools(&numbers)),
+            Step::RemoveTurns(_) => Some(self.clear_places("turns", &numbers)),
+            _ => None,
+        }
     }
 
     fn step(&mut self, step: &Step, sides: &BTreeMap<u32, u32>) -> Result<(), Error> {
@@ -181,7 +204,6 @@ impl DataPath {
             Step::SetLimit(number, limit) => {
                 failing("server_limits", maps.server_limits.set(*number, limit, 0))
             }
-            Step::SetTurns(number, turns) => self.set_turns(*number, turns),
             Step::SetReverse(key, reverse) => {
                 failing("reverse", maps.reverse.insert(key, reverse, 0))
             }
@@ -203,8 +225,8 @@ impl DataPath {
             Step::RemoveFront(key) => removing("fronts", maps.fronts.remove(key)),
             Step::RemoveService(key) => removing("services", maps.services.remove(key)),
             Step::RemoveReverse(key) => removing("reverse", maps.reverse.remove(key)),
-            Step::RemovePool(number) => self.remove_pool(*number),
-            Step::RemoveTurns(number) => self.clear_place("turns", *number),
+            // They are done together.
+            Step::SetTurns(..) | Step::RemovePool(_) | Step::RemoveTurns(_) => Ok(()),
             Step::RemoveServer(number) => self.remove_server(*number),
             Step::RemoveNeighbour(key) => removing("neighbours", maps.neighbours.remove(key)),
             Step::RemoveRoute((length, prefix)) => {

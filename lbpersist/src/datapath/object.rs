@@ -169,9 +169,43 @@ pub(super) fn program_in<'ebpf>(
         .map_err(|error: ProgramError| program_error(name, &error))
 }
 
-/// Removes every pin, and with the last of them the maps and programs themselves. Says whether there was anything.
+/// Removes every pin of ours, and with the last of them the maps and programs themselves; what others have put beside them stays.
+/// Says whether there was anything.
+///
+/// # Errors
+///
+/// When the directory is not on a BPF file system, where nothing is touched, or the kernel refuses.
 pub fn remove_all(pins: &PinDirectory) -> Result<bool, Error> {
-    remove_directory(pins.path())
+    if !pins.path().exists() {
+        return Ok(false);
+    }
+    require_bpf_file_system(pins)?;
+    let mut found = false;
+    for directory in [pins.maps(), pins.programs(), pins.links()] {
+        found |= remove_directory(&directory)?;
+    }
+    match fs::remove_dir(pins.path()) {
+        Ok(()) => Ok(true),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::DirectoryNotEmpty
+                    | io::ErrorKind::ResourceBusy
+            ) =>
+        {
+            Ok(found)
+        }
+        Err(source) => Err(Error::Pin { action: "remove", path: pins.path().to_owned(), source }),
+    }
+}
+
+/// Where no BPF file system is, there is nothing of ours, and nothing may be made or removed.
+fn require_bpf_file_system(pins: &PinDirectory) -> Result<(), Error> {
+    if on_bpf_file_system(pins.path()) {
+        return Ok(());
+    }
+    Err(Error::NoBpfFileSystem(pins.path().to_owned()))
 }
 
 fn remove_directory(path: &Path) -> Result<bool, Error> {
@@ -194,6 +228,7 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
 
 /// Makes the directories that things are pinned in.
 pub fn prepare_directories(pins: &PinDirectory) -> Result<(), Error> {
+    require_bpf_file_system(pins)?;
     for directory in [pins.maps(), pins.programs(), pins.links()] {
         fs::create_dir_all(&directory).map_err(|source| match source.kind() {
             io::ErrorKind::PermissionDenied if !is_root() => {
@@ -205,11 +240,7 @@ pub fn prepare_directories(pins: &PinDirectory) -> Result<(), Error> {
             _ => Error::Pin { action: "make directory", path: directory.clone(), source },
         })?;
     }
-    if on_bpf_file_system(pins.path()) {
-        return Ok(());
-    }
-    let _ = fs::remove_dir_all(pins.path());
-    Err(Error::NoBpfFileSystem(pins.path().to_owned()))
+    Ok(())
 }
 
 /// Mounts the BPF file system at its usual place if `pins` are to be there and it is missing.
@@ -304,14 +335,21 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
+/// Whether `path` is there, or would be made there. Links and `..` are followed: where a path seems to lead says nothing.
 fn on_bpf_file_system(path: &Path) -> bool {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else { return false };
+    let found = path.ancestors().find_map(|place| {
+        let place = if place == Path::new("") { Path::new(".") } else { place };
+        fs::canonicalize(place).ok()
+    });
+    let (Some(found), Ok(mounts)) = (found, fs::read_to_string("/proc/self/mounts")) else {
+        return false;
+    };
     let longest = mounts
         .lines()
         .filter_map(|line| {
             let mut fields = line.split_whitespace();
             let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-            path.starts_with(point).then_some((point.len(), kind))
+            found.starts_with(point).then_some((point.len(), kind))
         })
         .max_by_key(|(length, _)| *length);
     longest.is_some_and(|(_, kind)| kind == "bpf")

@@ -127,16 +127,6 @@ pub(super) fn update_maps(
     bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attributes).map(drop)
 }
 
-/// Empties a place of a map of maps.
-pub(super) fn delete_place(map: BorrowedFd<'_>, place: u32) -> io::Result<()> {
-    let mut attributes = zeroed_attributes();
-    // SAFETY: the unnamed second member is the one that BPF_MAP_DELETE_ELEM reads; plain integers.
-    let element = unsafe { &mut attributes.__bindgen_anon_2 };
-    element.map_fd = raw(map);
-    element.key = ptr::from_ref(&place) as u64;
-    bpf(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
-}
-
 /// Runs a program once on a frame, which it may change.
 pub(super) fn run_program(program: BorrowedFd<'_>, frame: &mut [u8]) -> io::Result<()> {
     let mut attributes = zeroed_attributes();

@@ -124,14 +124,52 @@ fn pins_outside_a_bpf_file_system_are_refused() {
     let Some((topology, balancer, _)) = prepare() else {
         return;
     };
-    let elsewhere = tempfile::tempdir().unwrap();
-    let elsewhere = elsewhere.path().to_str().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = directory.path().to_str().unwrap();
+    // Something of somebody's, under names that are ours as well.
+    let letters = directory.path().join("maps/letters");
+    fs::create_dir_all(letters.parent().unwrap()).unwrap();
+    fs::write(&letters, "dear").unwrap();
+    let around = format!("/sys/fs/bpf/../../..{elsewhere}");
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(directory.path(), &link).unwrap();
     let file = balancer.configuration_file();
-    let run = ["--pin-dir", elsewhere, "run", "--config", file.to_str().unwrap()];
-    let finished = balancer.cli(&[&run[..], &["--interface", "client1"]].concat()).unwrap();
-    assert!(matches!(finished.code, Some(1 | 2)), "{finished:?}");
-    assert!(finished.stderr.contains(elsewhere), "{}", finished.stderr);
+    let run = ["run", "--config", file.to_str().unwrap(), "--interface", "client1"];
+    let (attach, far_end) = (["attach", "client1"], ["decapsulate", "client1"]);
+    for pins in [elsewhere, &around, link.to_str().unwrap()] {
+        for command in [&run[..], &["detach", "--all"], &attach, &far_end] {
+            let finished = balancer.cli(&[&["--pin-dir", pins], command].concat()).unwrap();
+            assert!(matches!(finished.code, Some(1 | 2)), "{pins} {command:?}: {finished:?}");
+            assert_eq!(fs::read_to_string(&letters).unwrap(), "dear", "{pins} {command:?}");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "{pins} {command:?}");
+        }
+        let finished = balancer.cli(&[&["--pin-dir", pins], &run[..]].concat()).unwrap();
+        assert!(finished.stderr.contains("not on a BPF file system"), "{}", finished.stderr);
+    }
     assert_nothing_is_left(&topology, &balancer);
+}
+
+#[test]
+fn what_others_pin_beside_is_left_to_them() {
+    let Some((_topology, balancer, _)) = prepare() else {
+        return;
+    };
+    let pins = format!("/sys/fs/bpf/lbpersist-beside-{}", std::process::id());
+    let theirs = format!("{pins}/theirs");
+    fs::create_dir_all(&theirs).unwrap();
+    let cli = |arguments: &[&str]| {
+        let finished = balancer.cli(&[&["--pin-dir", &pins], arguments].concat()).unwrap();
+        (finished.code, finished.stdout)
+    };
+    assert_eq!(cli(&["attach", "client1"]).0, Some(0));
+    assert!(fs::exists(format!("{pins}/maps")).unwrap());
+    assert_eq!(cli(&["detach", "--all"]).0, Some(0));
+    let left: Vec<_> = fs::read_dir(&pins).unwrap().map(|one| one.unwrap().file_name()).collect();
+    assert_eq!(left, ["theirs"]);
+    let (code, said) = cli(&["detach", "--all"]);
+    assert_eq!((code, said), (Some(0), format!("nothing is pinned under {pins}\n")));
+    fs::remove_dir(theirs).unwrap();
+    fs::remove_dir(pins).unwrap();
 }
 
 #[test]

@@ -6,7 +6,9 @@ use aya::maps::MapData;
 use lbpersist_common::{ring::mark, service::Pool};
 
 use super::{DataPath, client_keys, failing};
-use crate::datapath::{Error, desired::Desired, maps, ring::Ring, rings::Computed, sys};
+use crate::datapath::{
+    Error, desired::Desired, maps, plan::Step, ring::Ring, rings::Computed, sys,
+};
 
 /// Rings that are made before they are put in their places together.
 const RINGS_AT_ONCE: usize = 512;
@@ -102,31 +104,43 @@ impl DataPath {
         Ok(())
     }
 
-    pub(super) fn remove_pool(&mut self, number: u32) -> Result<(), Error> {
-        self.open.remove(&number);
+    pub(super) fn remove_pools(&mut self, numbers: &[u32]) -> Result<(), Error> {
         let none: Pool = bytemuck::Zeroable::zeroed();
-        failing("pools", self.maps.pools.set(number, none, 0))?;
-        self.clear_place("rings", number)
+        for number in numbers {
+            self.open.remove(number);
+            failing("pools", self.maps.pools.set(*number, none, 0))?;
+        }
+        self.clear_places("rings", numbers)
     }
 
-    /// Drops the ring at a place of `map`.
-    pub(super) fn clear_place(&self, map: &'static str, number: u32) -> Result<(), Error> {
+    /// Drops the rings at places of `map`: an empty one takes their place, because places can be written together, but not
+    /// deleted so.
+    pub(super) fn clear_places(&self, map: &'static str, numbers: &[u32]) -> Result<(), Error> {
+        let empty = Ring::create(maps::raw(&self.pins, "ring_template")?.fd().as_fd(), 1)?;
         let raw: MapData = maps::raw(&self.pins, map)?;
-        match sys::delete_place(raw.fd().as_fd(), number) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(Error::map(map, error)),
-            _ => Ok(()),
-        }
+        sys::update_maps(raw.fd().as_fd(), numbers, &vec![empty.fd().as_fd(); numbers.len()])
+            .map_err(|error| Error::map(map, error))
     }
 
-    /// Writes a pool's turns as a ring of their own, which takes the place of the one before as a whole.
-    pub(super) fn set_turns(&mut self, number: u32, turns: &[u16]) -> Result<(), Error> {
-        if turns.is_empty() {
-            return self.clear_place("turns", number);
-        }
+    /// Writes the turns of pools as rings of their own, which take the places of those before as a whole.
+    pub(super) fn set_turns(&mut self, steps: &[Step]) -> Result<(), Error> {
         let template = maps::raw(&self.pins, "ring_template")?;
-        let length = u32::try_from(turns.len()).unwrap_or(u32::MAX);
-        let map = Ring::create(template.fd().as_fd(), length)?;
-        Ring::of(&map, length)?.fill(turns);
-        failing("turns", self.maps.turns.set(number, &map, 0))
+        let raw: MapData = maps::raw(&self.pins, "turns")?;
+        for steps in steps.chunks(RINGS_AT_ONCE) {
+            let (mut numbers, mut made) = (Vec::new(), Vec::new());
+            for step in steps {
+                let Step::SetTurns(number, turns) = step else { continue };
+                // Without servers it is a ring with nobody in it.
+                let length = u32::try_from(turns.len()).unwrap_or(u32::MAX).max(1);
+                let map = Ring::create(template.fd().as_fd(), length)?;
+                Ring::of(&map, length)?.fill(turns);
+                numbers.push(*number);
+                made.push(map);
+            }
+            let fds: Vec<_> = made.iter().map(|map| map.fd().as_fd()).collect();
+            sys::update_maps(raw.fd().as_fd(), &numbers, &fds)
+                .map_err(|error| Error::map("turns", error))?;
+        }
+        Ok(())
     }
 }
