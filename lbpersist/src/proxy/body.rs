@@ -18,6 +18,7 @@ use super::{
     exchange::Exchange,
     guard::{Alarm, Link},
     reason::Reason,
+    taking::Held,
 };
 use crate::clock;
 
@@ -169,6 +170,8 @@ pub(super) enum AnswerBody {
 pub(super) struct ServerBody {
     inner: Incoming,
     exchange: Option<Box<Exchange>>,
+    /// Nothing for HTTP/1, where a client that takes nothing lets the stream be stuck.
+    held: Option<Held>,
     limit: Duration,
     alarm: Alarm,
     silent_since: Option<Instant>,
@@ -184,14 +187,17 @@ impl AnswerBody {
             return Self::Own(None);
         }
         let alarm = Alarm::default();
+        let connection = &exchange.connection;
+        let held = (!connection.is_http1).then(|| Held::new(&connection.link));
         let exchange = Some(exchange);
         let (silent_since, failure) = (None, None);
-        Self::Server(ServerBody { inner, exchange, limit, alarm, silent_since, failure })
+        Self::Server(ServerBody { inner, exchange, held, limit, alarm, silent_since, failure })
     }
 }
 
 impl ServerBody {
     fn finish(&mut self, reason: Reason) {
+        self.held = None;
         if let Some(exchange) = self.exchange.take() {
             exchange.finish(reason);
         }
@@ -207,6 +213,9 @@ impl ServerBody {
             Some(lease) => lease.poll_body(cx, &mut self.inner),
             None => Pin::new(&mut self.inner).poll_frame(cx),
         };
+        if let Some(held) = &mut self.held {
+            held.asked(polled.is_ready());
+        }
         let Poll::Ready(frame) = polled else {
             let since = *self.silent_since.get_or_insert_with(clock::tick);
             ready!(self.alarm.poll(cx, since + self.limit));

@@ -39,6 +39,7 @@ use super::{
     relay::{Tally, relay},
     scan::Scanner,
     snapshot::Service,
+    taking::Taking,
     tcp,
     upstream::{Local, Pool},
     worker::{Registration, Worker},
@@ -443,6 +444,7 @@ async fn http2(
             .serve_connection(guard, Requests(Rc::clone(connection)))
     );
     let (mut idle, mut leaving) = (Alarm::default(), Alarm::default());
+    let mut taking = Taking::default();
     let mut leaves_by: Option<Instant> = None;
     let link = &connection.link;
     let ended = poll_fn(|cx| {
@@ -451,6 +453,9 @@ async fn http2(
         }
         if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
             return Poll::Ready(Some(ended));
+        }
+        if taking.poll(cx, link).is_ready() {
+            return Poll::Ready(None);
         }
         let is_idle =
             link.is_idle() && idle.poll(cx, link.idle_since() + settings.timeouts.idle).is_ready();

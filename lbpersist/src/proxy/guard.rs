@@ -77,6 +77,10 @@ pub(super) struct Link {
     whole: Cell<bool>,
     /// The client has said nothing for a while, and has all that it was sent.
     quiet: Cell<bool>,
+    /// Bodies that go on only when the client takes more of them.
+    pub(super) held: Cell<u32>,
+    /// Pieces of bodies for the client.
+    pub(super) given: Cell<u64>,
     /// Bytes from the client.
     pub(super) received: Cell<u64>,
     /// Bytes to the client.
@@ -108,6 +112,8 @@ impl Link {
             write_timed_out: Cell::new(false),
             whole: Cell::new(false),
             quiet: Cell::new(false),
+            held: Cell::new(0),
+            given: Cell::new(0),
             received: Cell::new(0),
             sent: Cell::new(0),
         })
@@ -175,6 +181,16 @@ impl Link {
     /// Why the last body ended before its end.
     pub(super) fn body_fault(&self) -> Option<Reason> {
         self.body_fault.get()
+    }
+
+    /// For how long the client may take nothing.
+    pub(super) fn write_limit(&self) -> Duration {
+        self.limits.write
+    }
+
+    /// Notes that the client took nothing for too long.
+    pub(super) fn write_has_timed_out(&self) {
+        self.write_timed_out.set(true);
     }
 
     /// Whether the client took nothing for too long.

@@ -28,6 +28,7 @@ pub mod scan;
 mod snapshot;
 mod splice;
 mod stream;
+mod taking;
 mod tcp;
 mod upstream;
 mod worker;

@@ -5,13 +5,14 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
     thread,
+    time::{Duration, Instant},
 };
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lbpersist_tests::{command, scenario::SERVER_PORTS, topology::Family, wait};
 
-use crate::setup::Rig;
+use crate::setup::{Reply, Rig};
 
 /// Runs curl in the client's namespace, and gives its output.
 fn curl(rig: &Rig, arguments: &[&str]) -> String {
@@ -264,4 +265,53 @@ fn no_request_is_lost_when_servers_take_no_more_on_a_connection() {
     let statuses = runtime.block_on(ask_in_rounds(rig.connect(), 40, 16));
     assert_eq!(statuses, [200; 640]);
     assert_eq!(rig.outcomes("answered"), 640);
+}
+
+/// Asks for what the server gives to `row`, on a new HTTP/2 connection that takes `window` bytes of it.
+fn ask_with_window(rig: &Rig, row: &str, window: u32) -> TcpStream {
+    let field = |name: &str, value: &str| {
+        [&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+    };
+    // GET, http, and / have numbers, and the other fields are spelled out.
+    let fields = [&[0x82, 0x86, 0x84][..], &field(":authority", "a"), &field("row", row)].concat();
+    let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4][..], &window.to_be_bytes()].concat();
+    let head = [0, 0, fields.len() as u8, 1, 5, 0, 0, 0, 1];
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut stream = rig.connect();
+    stream.write_all(&[&preface[..], &settings, &head, &fields].concat()).expect("the rig works");
+    let mut unread = stream.try_clone().expect("the rig works");
+    thread::spawn(move || io::copy(&mut unread, &mut io::sink()));
+    stream
+}
+
+#[test]
+fn an_http2_client_that_takes_nothing_of_a_body_is_cut() {
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const MORE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 8, 0];
+    if !wait::is_root_or_skip() {
+        return;
+    }
+    let rig = Rig::new("http", "write_timeout = \"1s\"", 1);
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 20);
+    rig.servers[0].on("large", Reply::Hang([head.as_bytes(), &vec![b'x'; 1 << 20]].concat()));
+    rig.servers[0].on("slow", Reply::Hang([head.as_bytes(), b"x"].concat()));
+    // One takes little at a time, and the other one all that its server has.
+    let mut little = ask_with_window(&rig, "large", 0);
+    let mut all = ask_with_window(&rig, "slow", 65_535);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        little.write_all(&MORE).expect("it is not cut");
+        all.write_all(&PING).expect("it is not cut");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(rig.outcomes("write_timeout"), 0);
+    wait::until_true("it is cut once it takes nothing", || {
+        let _ = little.write_all(&PING);
+        thread::sleep(Duration::from_millis(100));
+        rig.outcomes("write_timeout") == 1
+    });
+    let _nothing = ask_with_window(&rig, "large", 0);
+    wait::until_true("it never took anything", || rig.outcomes("write_timeout") == 2);
+    all.write_all(&PING).expect("it is not cut");
+    assert_eq!(rig.outcomes("client_gone"), 0);
 }
