@@ -14,12 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{
-    exchange::Exchange,
-    guard::{Alarm, Link},
-    reason::Reason,
-    taking::Held,
-};
+use super::{alarm::Alarm, exchange::Exchange, guard::Link, reason::Reason, taking::Held};
 use crate::clock;
 
 /// The body of a client's request.

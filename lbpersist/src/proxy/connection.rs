@@ -28,10 +28,11 @@ use tokio::{
 };
 
 use super::{
+    alarm::Alarm,
     body::AnswerBody,
     counters::Shard,
     exchange::Exchange,
-    guard::{Alarm, Guard, Limits, Link, News},
+    guard::{Guard, Limits, Link, News},
     headers::Told,
     http::handle,
     proxy_protocol::{self, Addresses},

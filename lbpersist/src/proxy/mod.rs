@@ -10,6 +10,7 @@
 
 mod access_log;
 mod again;
+mod alarm;
 mod body;
 mod choose;
 mod connection;

@@ -17,7 +17,7 @@ use std::{
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream, time::Instant};
 
-use super::{guard::Alarm, reason::Reason, splice::Pipe};
+use super::{alarm::Alarm, reason::Reason, splice::Pipe};
 
 /// Bytes that are copied at a time, and that wait in each direction at most when they are.
 const BUFFER: usize = 32 << 10;

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::guard::{Alarm, Link};
+use super::{alarm::Alarm, guard::Link};
 use crate::clock;
 
 /// Whether the body of an answer waits for the client, by the flow control of HTTP/2, rather than for its server.
