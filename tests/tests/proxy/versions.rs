@@ -26,14 +26,22 @@ fn curl(rig: &Rig, arguments: &[&str]) -> String {
         .expect("the rig works")
 }
 
-/// Asks for so many paths at once on one HTTP/2 connection: the answers' `server` fields.
-async fn ask_at_once(stream: TcpStream, paths: usize) -> Vec<String> {
+/// Begins HTTP/2 on a stream.
+async fn speak_http2(
+    stream: TcpStream,
+) -> hyper::client::conn::http2::SendRequest<Empty<bytes::Bytes>> {
     stream.set_nonblocking(true).expect("the rig works");
     let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
     let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
         .await
         .expect("the rig works");
     tokio::spawn(connection);
+    sender
+}
+
+/// Asks for so many paths at once on one HTTP/2 connection: the answers' `server` fields.
+async fn ask_at_once(stream: TcpStream, paths: usize) -> Vec<String> {
+    let sender = speak_http2(stream).await;
     let mut asking = tokio::task::JoinSet::new();
     for path in 0..paths {
         let mut sender = sender.clone();
@@ -222,12 +230,7 @@ fn leave_after(answers: usize, mut stream: TcpStream) -> io::Result<()> {
 
 /// Asks in rounds of so many requests without a body at once: the answers' statuses.
 async fn ask_in_rounds(stream: TcpStream, rounds: usize, at_once: usize) -> Vec<u16> {
-    stream.set_nonblocking(true).expect("the rig works");
-    let io = TokioIo::new(tokio::net::TcpStream::from_std(stream).expect("the rig works"));
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-        .await
-        .expect("the rig works");
-    tokio::spawn(connection);
+    let sender = speak_http2(stream).await;
     let mut statuses = Vec::new();
     for _ in 0..rounds {
         let mut asking = tokio::task::JoinSet::new();
